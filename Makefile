@@ -1,0 +1,69 @@
+# Two commands for everyone:  make demo   and   make test.  Each makes its own .venv and installs what it needs.
+# For developers: make check (format, lint, types, tests), make format, make clean.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+WHEEL := build/wheel
+WHEEL_BIN := $(WHEEL)/venv/bin
+
+.PHONY: demo test check format lint types tests wheel-tests bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/vecdb demo
+
+test: check wheel-tests
+
+check: lint types tests
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+# mypy cannot see through the package map of pyproject.toml, so it looks at an ordinary install.
+types: $(VENV)/.dev
+	rm -rf build/typed build/lib
+	$(PIP) install --quiet --no-deps --no-build-isolation --target build/typed .
+	rm -rf build/lib
+	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p vecdb
+
+tests: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+# The wheel in an environment of its own, from another directory: a file that is missing from the wheel is missed here.
+wheel-tests: $(VENV)/.dev
+	rm -rf $(WHEEL) build/lib
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEEL) .
+	rm -rf build/lib
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL_BIN)/python -m pip --disable-pip-version-check install --quiet "$$(echo $(WHEEL)/vecdb-*.whl)[dev]"
+	mkdir -p $(WHEEL)/elsewhere
+	cd $(WHEEL)/elsewhere && ../venv/bin/python -m pytest -c ../../../pyproject.toml --rootdir=../../.. ../../../tests
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m bench db
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'vecdb needs Python 3.11 or newer; run: make PYTHON=python3.11 …')"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --quiet --editable '.[embed,eval]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --quiet 'setuptools>=77' wheel
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --quiet --editable '.[bench]'
+	@touch $@

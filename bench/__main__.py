@@ -1,0 +1,26 @@
+"""`python -m bench COMMAND …`: each command is a module with `main(arguments) -> exit status`, imported when asked for."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "db": "vecdb and the databases beside it: load, size, opening, queries at equal recall",
+    "start": "import, first answer, reopening",
+    "churn": "recall through rounds of deleting and upserting",
+    "robustness": "kill -9, damaged files, several processes",
+}
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] not in COMMANDS:
+        listed = "\n".join(f"  {name:<11} {what}" for name, what in COMMANDS.items())
+        print(f"usage: python -m bench COMMAND [options]\n\n{listed}", file=sys.stderr)
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    status: int | None = import_module(f"bench.{arguments[0]}").main(arguments[1:])
+    return status or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,113 @@
+"""What every vector index can do. An index sees arrays and positions; it knows no SQL, no ids and no files.
+
+A position is a vector's place in the array that the index was built from: 0 … N-1, in the order of insertion. Positions
+never move, except by `compact`, which says what became of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import InvalidInput
+
+Metric = Literal["cosine", "l2", "ip"]
+Vectors = NDArray[np.float32]
+Positions = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+METRICS: tuple[Metric, ...] = ("cosine", "l2", "ip")
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The answer to a batch of B queries, nearest first, equal distances by position.
+
+    positions: (B, k) int64, -1 where fewer than k vectors were allowed. distances: (B, k) float32, +inf there; cosine is
+    1 - cos (never below 0), l2 is the squared Euclidean distance, ip is the negated dot product. work: (B,) int64,
+    distances computed.
+    """
+
+    positions: Positions
+    distances: Vectors
+    work: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class HnswConfig:
+    """Settings that an HNSW graph is built with; they are saved beside it.
+
+    M: links a node chooses on each level, 2M at most on the base level (Malkov & Yashunin 2016, section 4.1).
+    ef_construction: beam width while building. ef: default beam width of a search, raised to k where k is larger.
+    seed: of the level draw and of the insertion order. order: "random" inserts in a shuffled order, "given" as they come.
+    """
+
+    M: int = 16
+    ef_construction: int = 200
+    ef: int = 64
+    seed: int = 0
+    order: Literal["random", "given"] = "random"
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.M <= 128:
+            raise InvalidInput(f"M is {self.M}; it must lie between 2 and 128")
+        if self.ef_construction < self.M:
+            raise InvalidInput(f"ef_construction is {self.ef_construction}; it must be at least M = {self.M}")
+        if self.ef < 1:
+            raise InvalidInput(f"ef is {self.ef}; it must be at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise InvalidInput(f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
+        if self.order not in ("random", "given"):
+            raise InvalidInput(f"order is {self.order!r}; it must be 'random' or 'given'")
+
+
+class VectorIndex(Protocol):
+    """Vectors are (N, D) float32, finite and C-contiguous; unit length under cosine (the caller sees to that).
+
+    Searches may run in several threads at once. `add`, `remove` and `compact` want the index for themselves: to change one
+    that others are searching, change a `copy` and hand that out. Arrays that an index was given are never written to.
+    """
+
+    kind: str
+    metric: Metric
+    dimension: int
+
+    def __len__(self) -> int:
+        """How many positions there are, removed ones included."""
+
+    @property
+    def live(self) -> Mask:
+        """(N,) bool, read-only: True where the position has not been removed."""
+
+    def add(self, vectors: Vectors, *, threads: int | None = None) -> None:
+        """Append vectors; their positions continue from len(self). threads=None takes all processors, here and below."""
+
+    def remove(self, positions: Positions, *, threads: int | None = None) -> None:
+        """Forget these positions: no search returns them again. Removing one twice does nothing more."""
+
+    def search(
+        self, queries: Vectors, k: int, *, allowed: Mask | None = None, ef: int | None = None, threads: int | None = 1
+    ) -> Neighbours:
+        """The k nearest of the allowed positions (mask of length len(self)) for each of (B, D) queries.
+
+        If at least k allowed positions exist, k come back.
+        """
+
+    def compact(self) -> Positions:
+        """Drop removed positions; returns the old positions of those kept, ascending: new position i was kept[i]."""
+
+    def copy(self) -> VectorIndex:
+        """An independent index with the same content; cheap, because the vectors are shared."""
+
+    def check(self) -> list[str]:
+        """Every broken invariant in words; empty if the index is sound."""
+
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """The index as named C-contiguous arrays, "vectors" among them; with `settings()` enough for `open_index`."""
+
+    def settings(self) -> dict[str, Any]:
+        """JSON-able settings that go with `arrays()`, kind included."""

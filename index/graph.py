@@ -1,0 +1,337 @@
+"""The arrays of an HNSW graph: room to grow, what kernels see of them, compaction, and the check of their invariants.
+
+Life of a node: `append` gives it a position, a vector and a level, and no links (nothing meets it); `insertion` links it;
+`removal` takes all links to it and from it, after which its row is dead until `compact` renumbers the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import CorruptIndex
+from vecdb.index.arguments import as_vectors
+from vecdb.index.base import HnswConfig, Mask, Metric, Positions, Vectors
+from vecdb.index.growth import frozen, with_room
+from vecdb.index.kernels import METRIC_CODES, Graph
+
+Nodes = NDArray[np.int32]
+
+_HIGHEST_LEVEL = 31  # with M >= 2 a node reaches it once in 2**31
+_MOST_NODES = 2**31 - 1  # links are int32
+_EVEN_STEP = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, the step of SplitMix64
+_LEVELS, _ORDER = 1, 2  # two streams of random numbers from one seed
+
+
+class HnswGraph:
+    """base (N, 2M), upper (U, M) and starts (N,) as kernels.Graph tells; levels (N,) uint8, live (N,) bool.
+
+    parents (N,) int32 is a spanning tree of the base links, rooted in the entry (-1: not in it); None when not known. It is
+    derived, never saved, and says which links must not be cut. drawn counts all nodes there ever were: the running number
+    that levels are drawn from. unchecked counts nodes that came or went since every node was last searched for.
+    """
+
+    def __init__(self, dimension: int, metric: Metric, config: HnswConfig) -> None:
+        self.dimension = dimension
+        self.metric: Metric = metric
+        self.config = config
+        self.size = 0
+        self.upper_size = 0
+        self.live_count = 0
+        self.drawn = 0
+        self.unchecked = 0
+        self.entry = -1
+        self.top = -1
+        self.vectors: Vectors = np.empty((0, dimension), np.float32)
+        self.base: Nodes = np.empty((0, 2 * config.M), np.int32)
+        self.upper: Nodes = np.empty((0, config.M), np.int32)
+        self.starts: Nodes = np.empty(0, np.int32)
+        self.levels: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self.live: Mask = np.empty(0, np.bool_)
+        self.parents: Nodes | None = None
+        self._is_borrowed = False
+        self._view: Graph | None = None
+
+    def view(self) -> Graph:
+        """What kernels read. Read-only views of the very arrays, made anew only after `changed`."""
+        if self._view is None:
+            n = self.size
+            self._view = Graph(
+                frozen(self.vectors[:n]),
+                frozen(self.base[:n]),
+                frozen(self.upper[: self.upper_size]),
+                frozen(self.starts[:n]),
+                frozen(self.levels[:n]),
+                METRIC_CODES[self.metric],
+                self.entry,
+                self.top,
+            )
+        return self._view
+
+    def changed(self) -> None:
+        """Size, entry, top or an array itself is another now (changed links alone need no call)."""
+        self._view = None
+
+    def own(self) -> None:
+        """Before links are changed: replace arrays that this graph was given by copies. Vectors never change in place."""
+        if self._is_borrowed:
+            self.base = self.base.copy()
+            self.upper = self.upper.copy()
+            self.live = self.live.copy()
+            self._is_borrowed = False
+            self.changed()
+
+    def append(self, vectors: Vectors, *, adopt: bool = False) -> Nodes:
+        """Positions (n,) for new nodes, with levels drawn and no links. adopt: use the array itself, if it is the first."""
+        count = len(vectors)
+        first, size = self.size, self.size + count
+        if size > _MOST_NODES:
+            raise CorruptIndex(
+                f"{size:,} vectors are more than one graph can number ({_MOST_NODES:,}); split the collection"
+            )
+        self.own()
+        if adopt and first == 0:
+            self.vectors = vectors
+        else:
+            self.vectors = with_room(self.vectors, first, size)
+            self.vectors[first:size] = vectors
+        levels = draw_levels(self.config, self.drawn, count)
+        ends = self.upper_size + np.cumsum(levels, dtype=np.int64)
+        upper_size = int(ends[-1]) if count else self.upper_size
+        self.base = with_room(self.base, first, size, fill=-1)
+        self.upper = with_room(self.upper, self.upper_size, upper_size, fill=-1)
+        self.base[first:size] = -1
+        self.upper[self.upper_size : upper_size] = -1
+        self.starts = with_room(self.starts, first, size)
+        self.starts[first:size] = ends - levels
+        self.levels = with_room(self.levels, first, size)
+        self.levels[first:size] = levels
+        self.live = with_room(self.live, first, size)
+        self.live[first:size] = True
+        if self.parents is not None:
+            self.parents = with_room(self.parents, first, size)
+            self.parents[first:size] = -1
+        self.size, self.upper_size = size, upper_size
+        self.live_count += count
+        self.drawn += count
+        self.changed()
+        return np.arange(first, size, dtype=np.int32)
+
+    def copy(self) -> HnswGraph:
+        """An independent graph; vectors are shared, and cut to their used part so that neither writes into the other's room."""
+        n = self.size
+        twin = HnswGraph(self.dimension, self.metric, self.config)
+        twin.size, twin.upper_size, twin.live_count = n, self.upper_size, self.live_count
+        twin.drawn, twin.unchecked = self.drawn, self.unchecked
+        twin.entry, twin.top = self.entry, self.top
+        twin.vectors = self.vectors[:n]
+        twin.base = self.base[:n].copy()
+        twin.upper = self.upper[: self.upper_size].copy()
+        twin.starts = self.starts[:n]
+        twin.levels = self.levels[:n]
+        twin.live = self.live[:n].copy()
+        twin.parents = None if self.parents is None else self.parents[:n].copy()
+        return twin
+
+    def compact(self) -> Positions:
+        """Renumber the live nodes 0 … n-1, links and all; the old positions of those kept, ascending."""
+        n = self.size
+        kept: Positions = np.flatnonzero(self.live[:n])
+        if len(kept) == n:
+            return kept
+        renumbered = np.full(n + 1, -1, np.int32)  # one more, so that -1 (no link) stays -1
+        renumbered[kept] = np.arange(len(kept), dtype=np.int32)
+        heights = self.levels[kept].astype(np.int64)
+        ends = np.cumsum(heights)
+        old_starts = self.starts[kept].astype(np.int64)
+        # Row j of the new upper block belongs to some node: its old row is as far from the node's old start.
+        upper_rows = np.arange(int(heights.sum())) + np.repeat(old_starts - (ends - heights), heights)
+        self.upper = renumbered[self.upper[upper_rows]]
+        self.base = renumbered[self.base[kept]]
+        self.vectors = self.vectors[kept]
+        self.starts = (ends - heights).astype(np.int32)
+        self.levels = self.levels[kept]
+        self.live = np.ones(len(kept), np.bool_)
+        if self.parents is not None:
+            self.parents = renumbered[self.parents[kept]]
+        self.entry = int(renumbered[self.entry]) if self.entry >= 0 else -1
+        self.size, self.upper_size = len(kept), len(self.upper)
+        self._is_borrowed = False
+        self.changed()
+        return kept
+
+    def raise_entry(self, candidates: Nodes) -> bool:
+        """Make the first of the candidates with the highest level the entry, if it is above the present one -> was it?"""
+        levels = self.levels[candidates]
+        if len(candidates) == 0 or int(levels.max()) <= self.top:
+            return False
+        best = int(np.argmax(levels))
+        self.entry, self.top = int(candidates[best]), int(levels[best])
+        self.changed()
+        return True
+
+    def choose_entry(self) -> None:
+        """The first live node of the highest level, or none."""
+        self.entry = self.top = -1
+        self.changed()
+        self.raise_entry(np.flatnonzero(self.live[: self.size]).astype(np.int32))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        n = self.size
+        view = self.view()
+        return {
+            "vectors": view.vectors,
+            "base": view.base,
+            "upper": view.upper,
+            "starts": view.starts,
+            "levels": view.levels,
+            "live": frozen(self.live[:n]),
+        }
+
+    @classmethod
+    def open(
+        cls,
+        dimension: int,
+        metric: Metric,
+        config: HnswConfig,
+        state: Mapping[str, int],
+        arrays: Mapping[str, NDArray[Any]],
+    ) -> HnswGraph:
+        """A graph over arrays as `arrays()` gave them, which are used in place. state: entry, top, drawn and unchecked."""
+        graph = cls(dimension, metric, config)
+        graph.vectors = as_vectors(arrays["vectors"], dimension)
+        n = graph.size = len(graph.vectors)
+        graph.base = _saved(arrays, "base", np.int32, (n, 2 * config.M))
+        graph.upper = _saved(arrays, "upper", np.int32, (-1, config.M))
+        graph.starts = _saved(arrays, "starts", np.int32, (n,))
+        graph.levels = _saved(arrays, "levels", np.uint8, (n,))
+        graph.live = _saved(arrays, "live", np.bool_, (n,))
+        graph.upper_size = len(graph.upper)
+        graph.live_count = int(np.count_nonzero(graph.live))
+        graph.entry, graph.top = int(state["entry"]), int(state["top"])
+        graph.drawn, graph.unchecked = int(state["drawn"]), int(state["unchecked"])
+        if not -1 <= graph.entry < n or (graph.entry < 0) != (graph.live_count == 0):
+            raise CorruptIndex(
+                f"the saved graph starts at node {graph.entry} of {n} ({graph.live_count} live); rebuild it"
+            )
+        graph._is_borrowed = True
+        return graph
+
+    def check(self) -> list[str]:
+        """Every broken invariant in words. NumPy only, so that it does not trust the kernels it checks."""
+        if self.live_count == 0:
+            return [] if self.entry == -1 else [f"the entry is node {self.entry}, though no node is live"]
+        if not 0 <= self.entry < self.size or not self.live[self.entry]:
+            return [f"the entry, node {self.entry}, is not a live node"]
+        n = self.size
+        live, levels = self.live[:n], self.levels[:n]
+        faults = []
+        highest = int(levels[live].max())
+        if self.top != highest or int(levels[self.entry]) != highest:
+            faults.append(
+                f"the entry {self.entry} is on level {levels[self.entry]}, top is {self.top}, the highest {highest}"
+            )
+        faults += self._check_starts()
+        if faults:
+            return faults
+        for level in range(highest + 1):
+            holders = np.flatnonzero(levels >= level)
+            rows = self.base[holders] if level == 0 else self.upper[self.starts[holders].astype(np.int64) + level - 1]
+            faults += [f"level {level}: {fault}" for fault in _check_links(rows, holders, live, levels >= level)]
+        if not faults:
+            missed = np.flatnonzero(live & ~_reached(self.base[:n], self.entry))
+            faults += [f"node {node} cannot be reached from the entry on the base level" for node in missed]
+        return faults
+
+    def _check_starts(self) -> list[str]:
+        """Each node above the base level must have its own rows of upper."""
+        tall = np.flatnonzero(self.levels[: self.size])
+        starts = self.starts[tall].astype(np.int64)
+        ends = starts + self.levels[tall]
+        order = np.argsort(starts, kind="stable")
+        outside = (starts < 0) | (ends > self.upper_size)
+        faults = [f"node {node} has upper rows that do not exist" for node in tall[outside]]
+        shared = ends[order][:-1] > starts[order][1:]
+        return faults + [f"node {node} shares upper rows with another" for node in tall[order][1:][shared]]
+
+
+def draw_levels(config: HnswConfig, first: int, count: int) -> NDArray[np.uint8]:
+    """Levels of nodes number first … first + count - 1: level l or higher with probability M**-l (mL = 1 / ln M).
+
+    They depend on seed and running number alone, not on how nodes came in batches, and compare integers, so that no
+    machine's logarithm matters.
+    """
+    draws = _random(config.seed, _LEVELS, first, count)
+    levels = np.zeros(count, np.uint8)
+    for level in range(1, _HIGHEST_LEVEL + 1):
+        reaches = draws < np.uint64(2**64 // config.M**level)
+        if not reaches.any():
+            break
+        levels += reaches
+    return levels
+
+
+def shuffled(config: HnswConfig, first: int, nodes: Nodes) -> Nodes:
+    """The nodes, of running numbers from `first` on, in the order that the seed gives."""
+    return nodes[np.argsort(_random(config.seed, _ORDER, first, len(nodes)), kind="stable")]
+
+
+def _random(seed: int, stream: int, first: int, count: int) -> NDArray[np.uint64]:
+    """(count,) uint64, evenly spread: SplitMix64 (Steele, Lea & Flood 2014) of seed, stream and running number."""
+    numbers = np.arange(first, first + count, dtype=np.uint64)
+    origin = _mixed(np.array([seed], np.uint64) + np.array([stream], np.uint64) * _EVEN_STEP)
+    return _mixed(origin + _EVEN_STEP * (numbers + np.uint64(1)))
+
+
+def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _saved(arrays: Mapping[str, NDArray[Any]], name: str, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
+    """arrays[name] as a plain, contiguous array of the expected dtype and shape (-1: any length)."""
+    array = np.ascontiguousarray(arrays[name])
+    fits = len(array.shape) == len(shape) and all(want in (-1, have) for want, have in zip(shape, array.shape))
+    if array.dtype != dtype or not fits:
+        raise CorruptIndex(
+            f"saved array {name!r} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}; rebuild"
+        )
+    return array
+
+
+def _check_links(rows: Nodes, holders: Positions, live: Mask, reaching: Mask) -> list[str]:
+    """Faults of link lists: rows[i] (n, width) are the links of holders[i]; reaching (N,): nodes that are on this level."""
+    is_link = rows >= 0
+    faults: list[str] = []
+
+    def report(wrong: Any, what: str) -> None:
+        faults.extend(f"node {holder} {what}" for holder in holders[wrong])
+
+    report((is_link[:, 1:] & ~is_link[:, :-1]).any(axis=1), "has a gap among its links")
+    report((rows < -1).any(axis=1) | (rows >= len(live)).any(axis=1), "links to a node that does not exist")
+    if faults:
+        return faults
+    report((rows == holders[:, None]).any(axis=1), "links to itself")
+    ordered = np.sort(rows, axis=1)
+    report(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1), "links twice to the same node")
+    report((is_link & ~live[rows]).any(axis=1), "links to a removed node")
+    report((is_link & ~reaching[rows]).any(axis=1), "links to a node that is not on this level")
+    report(is_link.any(axis=1) & ~live[holders], "was removed and still has links")
+    return faults
+
+
+def _reached(base: Nodes, entry: int) -> Mask:
+    """(N,) bool: nodes that a walk over base links from the entry comes to."""
+    seen = np.zeros(len(base), np.bool_)
+    seen[entry] = True
+    frontier = np.array([entry], np.int32)
+    while len(frontier):
+        links = np.unique(base[frontier])
+        links = links[links >= 0]
+        frontier = links[~seen[links]]
+        seen[frontier] = True
+    return seen

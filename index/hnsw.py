@@ -1,0 +1,274 @@
+"""HnswIndex: the graph index. It checks arguments, chooses how to search, and calls kernels; the graph itself is in graph.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vecdb.index import kernels
+from vecdb.index.arguments import (
+    as_dimension,
+    as_ef,
+    as_k,
+    as_mask,
+    as_metric,
+    as_positions,
+    as_queries,
+    as_threads,
+    as_vectors,
+)
+from vecdb.index.base import HnswConfig, Mask, Metric, Neighbours, Positions, Vectors
+from vecdb.index.exact import exact_search
+from vecdb.index.graph import HnswGraph
+from vecdb.index.growth import frozen
+from vecdb.index.insertion import insert
+from vecdb.index.pool import RangePool
+from vecdb.index.removal import remove
+from vecdb.index.repair import connect, settle
+from vecdb.index.scratch import Scratch, ScratchShelf
+
+_QUERIES_AT_ONCE = 16
+_SEEDS = 32  # allowed nodes that a filtered search also starts from
+# How a filtered search goes; measured on 88,000 x 384, with random filters and with near and far regions of the space.
+_SCAN_PER_EF = 64  # so many rows for each place of the beam are scanned rather than walked: about as fast, and exact
+_PLAIN_SHARE = 0.5  # from this allowed share on, walking over all nodes with a wider beam beats stepping over them
+_FILTERED_BEAM = 1.5  # times wider when stepping over nodes, where the graph is thinner: far regions need it for 0.95
+_NO_MASK: Mask = np.zeros(0, np.bool_)
+_LARGEST_KERNEL_K = 512  # the scan kernel sorts by insertion; beyond, NumPy's partition is better
+
+
+class HnswIndex:
+    """Hierarchical navigable small world graph (Malkov & Yashunin 2016) over float32 vectors, searched by compiled kernels.
+
+    It departs from the paper in that nodes are inserted in batches (insertion.py), removed nodes leave the graph
+    (removal.py), and every live node is made to be found by its own vector (repair.py).
+    """
+
+    kind = "hnsw"
+
+    def __init__(self, dimension: int, metric: str = "cosine", config: HnswConfig | None = None) -> None:
+        kernels.warm()
+        self.dimension = as_dimension(dimension)
+        self.metric: Metric = as_metric(metric)
+        self.config = config or HnswConfig()
+        self._graph = HnswGraph(self.dimension, self.metric, self.config)
+        self._shelf = ScratchShelf()
+
+    def __repr__(self) -> str:
+        return f"<HnswIndex {len(self):,} x {self.dimension} {self.metric} M={self.config.M}>"
+
+    def __len__(self) -> int:
+        return self._graph.size
+
+    @property
+    def live(self) -> Mask:
+        return frozen(self._graph.live[: self._graph.size])
+
+    @property
+    def vectors(self) -> Vectors:
+        """(N, D) float32, read-only."""
+        return self._graph.view().vectors
+
+    @classmethod
+    def build(
+        cls, vectors: ArrayLike, metric: str = "cosine", config: HnswConfig | None = None, *, threads: int | None = None
+    ) -> HnswIndex:
+        """An index over these vectors, which are not copied (nor ever written to) if they are float32 and contiguous."""
+        index = cls(np.shape(vectors)[-1], metric, config)
+        index._insert(as_vectors(vectors, index.dimension), threads, adopt=True)
+        return index
+
+    @classmethod
+    def open(cls, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HnswIndex:
+        """The index that `settings()` and `arrays()` describe. The arrays may be read-only memory maps."""
+        index = cls(settings["dimension"], settings["metric"], HnswConfig(**settings["config"]))
+        index._graph = HnswGraph.open(index.dimension, index.metric, index.config, settings["state"], arrays)
+        return index
+
+    def add(self, vectors: Vectors, *, threads: int | None = None) -> None:
+        self._insert(as_vectors(vectors, self.dimension), threads, adopt=False)
+
+    def remove(self, positions: Positions, *, threads: int | None = None) -> None:
+        positions = as_positions(positions, len(self))
+        positions = positions[self._graph.live[positions]]
+        if len(positions):
+            with RangePool(as_threads(threads)) as pool:
+                remove(self._graph, positions, self._shelf, pool)
+
+    def settle(self, *, threads: int | None = None) -> None:
+        """See to it that every live vector finds itself, now: `add` and `remove` leave it at looking for those who are
+        likely to be missed, until a fiftieth of the nodes has come or gone. Wants the index for itself, as they do.
+        """
+        graph = self._graph
+        if graph.unchecked:
+            with RangePool(as_threads(threads)) as pool:
+                graph.own()
+                if graph.parents is None:
+                    connect(graph, np.zeros(graph.size, np.uint8), self._shelf, touched=None)
+                settle(graph, self._shelf, pool)
+
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        allowed: Mask | None = None,
+        ef: int | None = None,
+        threads: int | None = 1,
+    ) -> Neighbours:
+        graph = self._graph
+        queries = as_queries(queries, self.dimension)
+        k = as_k(k)
+        ef = as_ef(ef, self.config.ef, k)
+        count = len(queries)
+        answer = Neighbours(np.empty((count, k), np.int64), np.empty((count, k), np.float32), np.empty(count, np.int64))
+        if allowed is None:
+            if 2 * ef < graph.live_count:
+                self._walk(queries, k, ef, _NO_MASK, False, answer, threads)
+                self._complete(queries, k, min(k, graph.live_count), None, answer)
+                return answer
+            allowed = graph.live[: graph.size]
+        else:
+            allowed = as_mask(allowed, graph.size)
+            if graph.live_count < graph.size:
+                allowed = allowed & graph.live[: graph.size]
+        return self._search_allowed(queries, k, ef, allowed, answer, threads)
+
+    def compact(self) -> Positions:
+        return self._graph.compact()
+
+    def copy(self) -> HnswIndex:
+        twin = HnswIndex(self.dimension, self.metric, self.config)
+        twin._graph = self._graph.copy()
+        return twin
+
+    def check(self) -> list[str]:
+        return self._graph.check()
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return self._graph.arrays()
+
+    def settings(self) -> dict[str, Any]:
+        graph = self._graph
+        return {
+            "kind": self.kind,
+            "dimension": self.dimension,
+            "metric": self.metric,
+            "config": asdict(self.config),
+            "state": {
+                "entry": graph.entry,
+                "top": graph.top,
+                "drawn": graph.drawn,
+                "unchecked": graph.unchecked,
+            },
+        }
+
+    def _insert(self, vectors: Vectors, threads: int | None, *, adopt: bool) -> None:
+        if len(vectors):
+            with RangePool(as_threads(threads)) as pool:
+                insert(self._graph, self._graph.append(vectors, adopt=adopt), self._shelf, pool)
+
+    def _search_allowed(
+        self, queries: Vectors, k: int, ef: int, allowed: Mask, answer: Neighbours, threads: int | None
+    ) -> Neighbours:
+        """Three ways, by cost. Few rows: measure them all. Most rows: walk as without a filter, with a beam so much wider
+        that it holds enough allowed nodes. Between: walk over allowed nodes only, stepping over the others.
+        """
+        graph = self._graph
+        count = int(np.count_nonzero(allowed))
+        if count <= _SCAN_PER_EF * ef:
+            rows = np.flatnonzero(allowed)
+            if k > _LARGEST_KERNEL_K:
+                return exact_search(graph.view().vectors, queries, k, self.metric, allowed)
+            self._scan(queries, k, rows, answer, threads)
+            return answer
+        share = count / graph.live_count
+        if share >= _PLAIN_SHARE:
+            self._walk(queries, k, int(ef / share), allowed, True, answer, threads)
+        else:
+            rows = np.flatnonzero(allowed)
+            self._walk_allowed(queries, k, int(_FILTERED_BEAM * ef), allowed, rows, answer, threads)
+        self._complete(queries, k, min(k, count), allowed, answer)
+        return answer
+
+    def _walk(
+        self,
+        queries: Vectors,
+        k: int,
+        ef: int,
+        allowed: Mask,
+        is_filtered: bool,
+        answer: Neighbours,
+        threads: int | None,
+    ) -> None:
+        """Walk over all nodes; with is_filtered, report those of the beam that are allowed."""
+        view, out = self._graph.view(), (answer.positions, answer.distances, answer.work)
+
+        def work(start: int, stop: int, scratch: Scratch) -> None:
+            marks = scratch.marks, scratch.clock
+            kernels.search(view, queries, start, stop, k, ef, allowed, is_filtered, *marks, *out)
+
+        self._run(work, len(queries), threads)
+
+    def _walk_allowed(
+        self,
+        queries: Vectors,
+        k: int,
+        ef: int,
+        allowed: Mask,
+        rows: Positions,
+        answer: Neighbours,
+        threads: int | None,
+    ) -> None:
+        """Walk over allowed nodes only; rows are their positions."""
+        view, out = self._graph.view(), (answer.positions, answer.distances, answer.work)
+        seeds = rows[:: -(-len(rows) // _SEEDS)].astype(np.int32)
+
+        def work(start: int, stop: int, scratch: Scratch) -> None:
+            marks = scratch.marks, scratch.clock
+            kernels.search_allowed(view, queries, start, stop, k, ef, allowed, seeds, *marks, *out)
+
+        self._run(work, len(queries), threads)
+
+    def _scan(self, queries: Vectors, k: int, rows: Positions, answer: Neighbours, threads: int | None) -> None:
+        """Measure all rows."""
+        view, out = self._graph.view(), (answer.positions, answer.distances, answer.work)
+
+        def work(start: int, stop: int, scratch: Scratch) -> None:
+            kernels.scan(view, queries, start, stop, k, rows, *out)
+
+        self._run(work, len(queries), threads)
+
+    def _run(self, work: Callable[[int, int, Scratch], None], count: int, threads: int | None) -> None:
+        """work over queries 0 … count-1: in this thread if it is to be one, or if a pool would cost more than it saves."""
+        shelf, size = self._shelf, self._graph.size
+        threads = as_threads(threads)
+        if threads == 1 or count <= _QUERIES_AT_ONCE:
+            scratch = shelf.take(size)
+            work(0, count, scratch)
+            shelf.give_back(scratch)
+            return
+
+        def borrowing(start: int, stop: int) -> None:
+            with shelf.borrow(size) as scratch:
+                work(start, stop, scratch)
+
+        with RangePool(threads) as pool:
+            pool.run(borrowing, count, step=_QUERIES_AT_ONCE)
+
+    def _complete(self, queries: Vectors, k: int, wanted: int, allowed: Mask | None, answer: Neighbours) -> None:
+        """Answer queries that a walk left with fewer than `wanted` positions by exact search."""
+        if wanted == 0:
+            return
+        short = np.flatnonzero(answer.positions[:, wanted - 1] < 0)
+        if len(short):
+            if allowed is None:
+                allowed = self._graph.live[: self._graph.size]
+            exact = exact_search(self._graph.view().vectors, queries[short], k, self.metric, allowed)
+            answer.positions[short] = exact.positions
+            answer.distances[short] = exact.distances
+            answer.work[short] += exact.work

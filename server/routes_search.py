@@ -1,0 +1,145 @@
+"""Asking: search, why a record was not found, context for a language model, and how the collection is doing."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from vecdb import wire
+from vecdb.server.access import JsonBody, Reading, Writing
+from vecdb.server.documents import gives, takes
+from vecdb.server.routes_database import json_answer
+from vecdb.server.schemas import BatchBody, ContextBody, RecallBody, SearchBody, WhyNotBody, parsed
+
+router = APIRouter(prefix="/v1/collections/{name}", tags=["search"])
+
+_HITS = {
+    "hits": [
+        {
+            "id": "p1",
+            "rank": 1,
+            "score": 0.0328,
+            "text": "Vaccines in children",
+            "metadata": {"year": 2024},
+            "parent": None,
+            "seq": None,
+            "trace": [{"stage": "dense", "rank": 1, "score": 0.81, "weight": 1.0}],
+        }
+    ],
+    "cursor": None,
+    "estimated_recall": None,
+    "trace": [{"stage": "dense", "candidates": 5, "ms": 0.2, "detail": {}}],
+}
+_WHY_NOT = {
+    "id": "p7",
+    "stage": "filter",
+    "reason": "the filter excludes it",
+    "remedy": "search without where",
+    "rank": None,
+}
+_CONTEXT = {
+    "question": "What is known of vaccines?",
+    "text": "[1] Vaccines in children",
+    "passages": [
+        {
+            "number": 1,
+            "id": "p1",
+            "text": "Vaccines in children",
+            "source": "p1",
+            "score": 0.03,
+            "tokens": 4,
+            "metadata": {},
+        }
+    ],
+    "tokens": 7,
+    "found": True,
+    "hits": _HITS,
+}
+_RECALL = {
+    "k": 10,
+    "sample": 100,
+    "rows": [{"where": "", "matching": 1204, "recall": 0.998, "p5": 0.9, "self_recall": 1.0, "exact": False}],
+}
+_STATS = {
+    "name": "papers",
+    "records": 1204,
+    "dimension": 3,
+    "metric": "cosine",
+    "model": None,
+    "indexed": 1000,
+    "tail": 204,
+    "text_bytes": 81204,
+    "vector_bytes": 14448,
+    "segment_bytes": 91000,
+}
+
+
+@router.post("/search", operation_id="search", openapi_extra=takes(SearchBody), responses=gives(_HITS))
+def search(target: Reading, raw: JsonBody) -> Response:
+    """The best records for one query."""
+    body = parsed(SearchBody, raw)
+    options = body.options(target.settings)
+    hits = target.open().search(body.query, vector=body.query_vector(), **options)
+    return json_answer(wire.hits_to_wire(hits, compact=body.is_compact))
+
+
+@router.post(
+    "/search/batch", operation_id="searchBatch", openapi_extra=takes(BatchBody), responses=gives({"results": [_HITS]})
+)
+def search_batch(target: Reading, raw: JsonBody) -> Response:
+    """The best records for each of several queries; faster than asking one by one."""
+    body = parsed(BatchBody, raw)
+    body.check_size(target.settings)
+    options = body.options(target.settings)
+    results = target.open().search(body.queries, vector=body.vectors_of_queries(), **options)
+    return json_answer({"results": [wire.hits_to_wire(hits, compact=body.is_compact) for hits in results]})
+
+
+@router.post("/why-not", operation_id="whyNot", openapi_extra=takes(WhyNotBody), responses=gives(_WHY_NOT))
+def why_not(target: Reading, raw: JsonBody) -> Response:
+    """Which stage of a query dropped a record, and what would bring it back."""
+    body = parsed(WhyNotBody, raw)
+    options = body.options(target.settings)
+    why = target.open().why_not(body.id, body.query, vector=body.query_vector(), **options)
+    return json_answer(wire.why_not_to_wire(why))
+
+
+@router.post("/context", operation_id="context", openapi_extra=takes(ContextBody), responses=gives(_CONTEXT))
+def context(target: Reading, raw: JsonBody) -> Response:
+    """Passages packed for a language model, numbered for citing."""
+    body = parsed(ContextBody, raw)
+    found = target.open().context(body.question, **body.options(target.settings))
+    return json_answer(wire.context_to_wire(found, compact=body.vector_format == "base64"))
+
+
+@router.post("/recall-report", operation_id="recallReport", openapi_extra=takes(RecallBody), responses=gives(_RECALL))
+def recall_report(target: Reading, raw: JsonBody) -> Response:
+    """How often the index finds what exact search finds, on a sample of the stored vectors."""
+    body = parsed(RecallBody, raw)
+    body.check_size(target.settings)
+    return json_answer(wire.recall_report_to_wire(target.open().recall_report(**body.given())))
+
+
+@router.get("/stats", operation_id="stats", responses=gives(_STATS))
+def stats(target: Reading) -> Response:
+    """Sizes, and how much of the collection is indexed."""
+    return json_answer(wire.stats_to_wire(target.open().stats()))
+
+
+@router.get("/check", operation_id="checkCollection", responses=gives({"problems": []}))
+def check(target: Reading) -> Response:
+    """Every broken invariant of the collection, in words; none if it is sound."""
+    return json_answer({"problems": target.open().check()})
+
+
+@router.post("/optimize", operation_id="optimize", status_code=204)
+def optimize(target: Writing) -> Response:
+    """Merge what is not indexed yet into the index, and wait for it."""
+    target.open().optimize()
+    return Response(status_code=204)
+
+
+@router.post("/warm", operation_id="warm", status_code=204)
+def warm(target: Reading) -> Response:
+    """Load what searching needs, and wait for it."""
+    target.open().warm()
+    return Response(status_code=204)

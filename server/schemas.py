@@ -1,0 +1,385 @@
+"""The bodies that clients send: what may stand in them, with an example each.
+
+They check types and unknown names only. What the values may be is the library's business, so that a service and a file
+refuse the same things with the same errors. `error` is the class for a body of the wrong shape.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from vecdb import wire
+from vecdb.errors import (
+    InvalidFilter,
+    InvalidInput,
+    InvalidQuery,
+    InvalidRecord,
+    InvalidVector,
+)
+from vecdb.server.problems import Refused
+from vecdb.server.settings import Settings
+from vecdb.types import Mode, Vector
+
+
+class _StopAtFirst(FailFast):
+    """A list of millions of wrong items would make millions of error objects, each far larger than its item."""
+
+    __hash__ = object.__hash__  # a union of annotated types needs it, and pydantic's own lacks it
+
+
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Numbers = Annotated[list[float], _StopAtFirst()]
+Texts = Annotated[list[str], _StopAtFirst()]
+VectorFormat = Literal["list", "base64"]
+
+
+class Body(BaseModel):
+    """One request's JSON object."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    error: ClassVar[type[InvalidInput]] = InvalidInput
+    example: ClassVar[dict[str, Any]]
+
+    def given(self, *but: str) -> dict[str, Any]:
+        """The fields that the client sent, less some: the rest keeps the library's defaults."""
+        return {name: getattr(self, name) for name in self.model_fields_set if name not in but}
+
+
+class TextBody(Body):
+    language: Literal["english", "none", "cjk"] = "english"
+    fold_accents: bool = True
+
+
+class IndexBody(Body):
+    M: int | None = None
+    ef_construction: int | None = None
+    ef: int | None = None
+    seed: int | None = None
+    order: Literal["random", "given"] | None = None
+
+
+class CollectionBody(Body):
+    """Make a collection, or open one and check that it has these settings."""
+
+    name: str
+    dimension: int | None = None
+    metric: Literal["cosine", "l2", "ip"] | None = None
+    embed: str | None = None
+    text: TextBody | str | None = None
+    index: IndexBody | None = None
+    create: bool = True
+
+    example: ClassVar[dict[str, Any]] = {"name": "papers", "dimension": 3, "metric": "cosine", "text": "english"}
+
+
+class RecordBody(Body):
+    """One record; the body of a line of NDJSON too."""
+
+    id: str | None = None
+    text: str | None = None
+    vector: Numbers | None = None
+    vector_base64: str | None = Field(default=None, description="little-endian float32, instead of vector")
+    metadata: dict[str, Any] | None = None
+    parent: str | None = None
+    seq: Int64 | None = None
+    expires: float | None = Field(default=None, description="seconds since 1970")
+
+    error: ClassVar[type[InvalidInput]] = InvalidRecord
+    example: ClassVar[dict[str, Any]] = {
+        "id": "p1",
+        "text": "Vaccines in children",
+        "vector": [0.1, 0.7, 0.2],
+        "metadata": {"year": 2024, "seen": {"$date": "2024-05-01T10:00:00Z"}},
+    }
+
+    def as_record(self) -> dict[str, Any]:
+        """What the library takes. Raises InvalidVector."""
+        record = self.given("vector", "vector_base64")
+        if {"vector", "vector_base64"} & self.model_fields_set:
+            record["vector"] = one_vector(self.vector, self.vector_base64)
+        return record
+
+
+class WriteBody(Body):
+    """Records for one transaction: all of them are written, or none."""
+
+    records: Annotated[list[RecordBody], _StopAtFirst()]
+    model: str | None = Field(default=None, description="the embedding model that made the vectors")
+
+    error: ClassVar[type[InvalidInput]] = InvalidRecord
+    example: ClassVar[dict[str, Any]] = {"records": [RecordBody.example]}
+
+    def as_records(self, settings: Settings) -> list[dict[str, Any]]:
+        _at_most("records", len(self.records), settings.max_records, "VECDB_MAX_RECORDS", InvalidInput)
+        records = []
+        for position, record in enumerate(self.records):
+            try:
+                records.append(record.as_record())
+            except InvalidVector as error:
+                raise InvalidVector(f"record {position}: {error}", position=position) from error
+        return records
+
+
+class UpdateBody(WriteBody):
+    """Changes to records that exist; only the fields given change."""
+
+    replace_metadata: bool = Field(default=False, description="replace the metadata instead of merging it key by key")
+
+    example: ClassVar[dict[str, Any]] = {"records": [{"id": "p1", "metadata": {"year": 2025}}]}
+
+
+class ReplaceBody(WriteBody):
+    """All that there shall be of one parent; no records and no fingerprint remove it."""
+
+    parent: str
+    fingerprint: str | None = Field(default=None, description="remembered beside the parent, and told by sources")
+
+    example: ClassVar[dict[str, Any]] = {
+        "parent": "notes/a.md",
+        "fingerprint": "9f2c",
+        "records": [{"id": "notes/a.md#0", "text": "First chunk", "seq": 0}],
+    }
+
+
+class NeighboursBody(Body):
+    """The records of a parent whose seq lies between first and last, both included."""
+
+    parent: str
+    first: Int64
+    last: Int64
+
+    example: ClassVar[dict[str, Any]] = {"parent": "notes/a.md", "first": 2, "last": 4}
+
+
+class GetBody(Body):
+    ids: Texts
+    vectors: bool = False
+    vector_format: VectorFormat = "list"
+
+    example: ClassVar[dict[str, Any]] = {"ids": ["p1", "p2"]}
+
+
+class DeleteBody(Body):
+    """ids or where, not both."""
+
+    ids: Texts | None = None
+    where: dict[str, Any] | None = None
+
+    example: ClassVar[dict[str, Any]] = {"where": {"year": {"$lt": 2000}}}
+
+
+class CountBody(Body):
+    where: dict[str, Any] | None = None
+
+    example: ClassVar[dict[str, Any]] = {"where": {"year": {"$gte": 2020}}}
+
+
+class FacetsBody(Body):
+    key: str
+    where: dict[str, Any] | None = None
+    limit: int = 20
+
+    example: ClassVar[dict[str, Any]] = {"key": "year", "limit": 10}
+
+
+class ScanBody(Body):
+    where: dict[str, Any] | None = None
+    limit: int = 100
+    cursor: str | None = None
+    vectors: bool = False
+    vector_format: VectorFormat = "list"
+
+    example: ClassVar[dict[str, Any]] = {"where": {"year": 2024}, "limit": 50}
+
+    def check_limit(self, settings: Settings) -> None:
+        _at_most("limit", self.limit, settings.max_records, "VECDB_MAX_RECORDS")
+
+
+class FusionBody(Body):
+    kind: Literal["rrf", "weighted"]
+    k: float | None = Field(default=None, description="of rrf")
+    weights: list[float] | None = Field(default=None, description="of the vector list and the text list")
+
+
+class SearchOptions(Body):
+    """How to search; what is not given takes the library's default."""
+
+    k: int = 10
+    mode: Mode = "auto"
+    where: dict[str, Any] | None = None
+    exact: bool = False
+    ef: int | None = None
+    fusion: str | FusionBody = "rrf"
+    syntax: Literal["plain", "query"] = "plain"
+    group_by: str | None = None
+    per_group: int = 1
+    diversity: float | None = None
+    min_score: float | None = None
+    offset: int = 0
+    cursor: str | None = None
+    candidates: int | None = None
+    vectors: bool = False
+    model: str | None = None
+    vector_format: VectorFormat = "list"
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+
+    def options(self, settings: Settings) -> dict[str, Any]:
+        """Keyword arguments of Collection.search. Raises InvalidQuery above the service's limits."""
+        _at_most("k", self.k, settings.max_k, "VECDB_MAX_K")
+        for name in ("offset", "ef", "candidates", "per_group"):
+            _at_most(name, getattr(self, name) or 0, settings.max_candidates, "VECDB_MAX_CANDIDATES")
+        options = {name: getattr(self, name) for name in self.model_fields_set & SearchOptions.model_fields.keys()}
+        options.pop("vector_format", None)
+        if isinstance(self.fusion, FusionBody):
+            options["fusion"] = wire.fusion_from_wire(self.fusion.given())
+        return options
+
+    @property
+    def is_compact(self) -> bool:
+        return self.vector_format == "base64"
+
+
+class SearchBody(SearchOptions):
+    """One query: text, a vector, or both."""
+
+    query: str | None = None
+    vector: Numbers | None = None
+    vector_base64: str | None = None
+
+    example: ClassVar[dict[str, Any]] = {"query": "vaccines in children", "k": 5, "where": {"year": {"$gte": 2020}}}
+
+    def query_vector(self) -> Vector | None:
+        return one_vector(self.vector, self.vector_base64)
+
+
+class BatchBody(SearchOptions):
+    """Several queries with the same options: texts, vectors, or both in the same number."""
+
+    queries: Texts | None = None
+    query_vectors: Annotated[list[Numbers], _StopAtFirst()] | None = None
+    query_vectors_base64: Texts | None = None
+
+    example: ClassVar[dict[str, Any]] = {"queries": ["vaccines in children", "measles outbreaks"], "k": 5}
+
+    def check_size(self, settings: Settings) -> None:
+        sizes = [
+            len(part) for part in (self.queries, self.query_vectors, self.query_vectors_base64) if part is not None
+        ]
+        _at_most("queries", max(sizes, default=0), settings.max_queries, "VECDB_MAX_QUERIES")
+
+    def vectors_of_queries(self) -> list[Any] | None:
+        """(B, D) numbers, or None. Raises InvalidVector."""
+        if self.query_vectors is not None and self.query_vectors_base64 is not None:
+            raise InvalidVector("both query_vectors and query_vectors_base64 were given; give one of them")
+        vectors: list[Any] | None = self.query_vectors
+        if self.query_vectors_base64 is not None:
+            vectors = [wire.from_base64(text) for text in self.query_vectors_base64]
+        if vectors is not None and not vectors:
+            raise InvalidQuery("the batch of queries is empty; give at least one")
+        return vectors
+
+
+class WhyNotBody(SearchBody):
+    id: str
+
+    example: ClassVar[dict[str, Any]] = {"id": "p7", "query": "vaccines in children", "k": 5}
+
+
+class ContextBody(Body):
+    """A question, and how much room the answer's passages have."""
+
+    question: str
+    budget_tokens: int = 1500
+    k: int = 20
+    where: dict[str, Any] | None = None
+    mode: Mode = "auto"
+    neighbours: int = Field(default=0, description="chunks to add before and after each hit")
+    min_relevance: float | None = None
+    vector_format: VectorFormat = "list"
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {"question": "What is known of vaccines in children?", "budget_tokens": 800}
+
+    def options(self, settings: Settings) -> dict[str, Any]:
+        """Keyword arguments of Collection.context. Raises InvalidQuery above the service's limits."""
+        _at_most("k", self.k, settings.max_k, "VECDB_MAX_K")
+        _at_most("neighbours", self.neighbours, settings.max_k, "VECDB_MAX_K")
+        return self.given("question", "vector_format")
+
+
+class RecallBody(Body):
+    """How large a sample to measure on, and under which filters besides none."""
+
+    sample: int = 200
+    k: int = 10
+    ef: int | None = None
+    where: list[dict[str, Any]] = Field(default_factory=list)
+    seed: int = 0
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {"sample": 100, "k": 10, "where": [{"year": 2024}]}
+
+    def check_size(self, settings: Settings) -> None:
+        _at_most("k", self.k, settings.max_k, "VECDB_MAX_K")
+        _at_most("sample", self.sample, settings.max_queries, "VECDB_MAX_QUERIES")
+        _at_most("ef", self.ef or 0, settings.max_candidates, "VECDB_MAX_CANDIDATES")
+
+
+B = TypeVar("B", bound=Body)
+
+
+def parsed(kind: type[B], raw: bytes) -> B:
+    """The body as the class that the route wants. Raises InvalidInput, or Refused (400) if it is not JSON at all."""
+    try:
+        value = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise Refused(400, f"the body is not JSON: {error}", error=kind.error) from error
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise _invalid(kind, error.errors(include_url=False, include_context=False)[0]) from error
+
+
+def _invalid(kind: type[Body], first: ErrorDetails) -> InvalidInput:
+    """Of all that is wrong the first thing, as the error that the library raises for the like."""
+    place = first["loc"]
+    error = kind.error
+    if any("vector" in str(part) and part != "vectors" for part in place):
+        error = InvalidVector
+    elif place[:1] == ("where",):
+        error = InvalidFilter
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    position = next((part for part in place if isinstance(part, int)), None)
+    in_records = place[:1] in (("records",), ("queries",), ("query_vectors",))
+    message = f"{where or 'the body'}: {first['msg'][:1].lower()}{first['msg'][1:]}; got {_short(first['input'])}"
+    return error(message, position=position if in_records else None)
+
+
+def _short(value: Any) -> str:
+    return reprlib.repr(value)  # never walks through all of a large value
+
+
+def _at_most(name: str, value: int, limit: int, variable: str, error: type[InvalidInput] = InvalidQuery) -> None:
+    if value > limit:
+        raise error(
+            f"{name} is {value:,}; this service takes at most {limit:,}: ask for less, or start it with a larger "
+            f"{variable}"
+        )
+
+
+def one_vector(numbers: Numbers | None, text: str | None) -> Vector | None:
+    """The vector that was given in one of its two forms. Raises InvalidVector if in both."""
+    if text is None:
+        with np.errstate(
+            over="ignore"
+        ):  # beyond float32's range it becomes infinite, and the library refuses it as such
+            return None if numbers is None else np.asarray(numbers, dtype=np.float32)
+    if numbers is not None:
+        raise InvalidVector("a vector was given both as numbers and as base64; give one of them")
+    return wire.from_base64(text)

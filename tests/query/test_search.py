@@ -1,0 +1,292 @@
+"""Searching through the public face: modes, syntax, paging, grouping, reranking, trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from word_embedder import WordEmbedder
+
+import vecdb
+from vecdb.query.fusion import Rrf, Weighted
+from vecdb.rerank.base import Candidate, Ranked
+
+TEXTS = {
+    "wing": "the lift of a thin wing in supersonic flow",
+    "plate": "heat transfer along a flat plate in supersonic flow",
+    "duct": "noise of a duct; measured, not computed",
+    "wings": "two wings, and their drag",
+    "café": "a café beside the wind tunnel",
+}
+
+
+@pytest.fixture
+def collection(db: vecdb.Database) -> vecdb.Collection:
+    collection = db.collection("c", embed=WordEmbedder())
+    collection.add(
+        [
+            {"id": id, "text": text, "metadata": {"words": len(text.split())}, "parent": f"doc{i // 2}", "seq": i}
+            for i, (id, text) in enumerate(TEXTS.items())
+        ]
+    )
+    return collection
+
+
+class Backwards:
+    """A reranker that turns the order round, and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.seen: list[Candidate] = []
+
+    def rerank(self, query: str, candidates: Sequence[Candidate], k: int) -> list[Ranked]:
+        self.seen = list(candidates)
+        return [Ranked(len(candidates) - 1 - i, 1.0 / (i + 1)) for i in range(min(k, len(candidates)))]
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("wings", {"wing", "wings"}),  # stemmed
+        ('WING?! (in) "flow" AND NOT -x* ^', {"wing", "plate", "wings", "duct", "café"} - {"café"}),
+        ("cafe", {"café"}),  # accents folded
+        ("", set()),
+        ("?!*", set()),
+        ("zeppelin", set()),
+    ],
+)
+def test_any_text_is_a_safe_query(collection: vecdb.Collection, query: str, ids: set[str]) -> None:
+    cold = set(collection.search(query, mode="text").ids)
+    collection.warm()
+    assert set(collection.search(query, mode="text").ids) == cold
+    if query.startswith("WING"):
+        assert {"wing", "plate", "wings"} <= cold
+    else:
+        assert cold == ids
+
+
+@given(text=st.text(max_size=60))
+def test_no_text_can_break_a_search(text: str) -> None:
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        return
+    with vecdb.open(":memory:", background=False) as db:
+        collection = db.collection("c")
+        collection.add(ids=["a"], texts=[text or "x"])
+        hits = collection.search(text, mode="text")
+        collection.warm()
+        assert collection.search(text, mode="text").ids == hits.ids
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ('"supersonic flow"', ["plate", "wing"]),
+        ('"flow supersonic"', []),
+        ("wing AND supersonic", ["wing"]),
+        ("supersonic NOT wing", ["plate"]),
+        ("super*", ["plate", "wing"]),
+        ("(duct OR drag) NOT noise", ["wings"]),
+    ],
+)
+def test_explicit_syntax_has_phrases_prefixes_and_operators(
+    collection: vecdb.Collection, query: str, ids: list[str]
+) -> None:
+    assert sorted(collection.search(query, mode="text", syntax="query").ids) == ids
+
+
+def test_stemming_is_a_setting(db: vecdb.Database) -> None:
+    plain = db.collection("plain", text="none")
+    plain.add(ids=list(TEXTS), texts=list(TEXTS.values()))
+    assert plain.search("wings", mode="text").ids == ["wings"]
+    cjk = db.collection("cjk", text="cjk")
+    cjk.add(ids=["a", "b"], texts=["東京都の天気予報", "京都の歴史"])
+    assert cjk.search("天気予", mode="text").ids == ["a"]
+    cjk.warm()
+    assert cjk.search("天気予", mode="text").ids == ["a"]
+
+
+def test_auto_takes_what_query_and_collection_allow(collection: vecdb.Collection, db: vecdb.Database) -> None:
+    def stages(hits: vecdb.Hits) -> list[str]:
+        return [report.stage for report in hits.trace]
+
+    assert stages(collection.search("wing")) == ["vector", "text", "fusion"]
+    assert stages(collection.search(np.ones(16))) == ["vector"]
+    words = db.collection("words")
+    words.add(texts=["a wing"])
+    assert stages(words.search("wing")) == ["text"]
+
+
+def test_a_batch_gives_what_single_queries_give(collection: vecdb.Collection) -> None:
+    queries = ["thin wing", "noise", "café"]
+    for options in ({"mode": "text"}, {"mode": "vector"}, {"mode": "hybrid"}):
+        together = collection.search(queries, k=3, **options)  # type: ignore[arg-type]
+        assert [hits.ids for hits in together] == [collection.search(query, k=3, **options).ids for query in queries]  # type: ignore[arg-type]
+    matrix = np.eye(16, dtype=np.float32)[:3]
+    assert [h.ids for h in collection.search(matrix, k=2)] == [collection.search(row, k=2).ids for row in matrix]
+    assert isinstance(collection.search(["one"]), list)
+
+
+def test_text_and_vector_together_use_the_given_vector(collection: vecdb.Collection) -> None:
+    vector = collection.get("duct", vectors=True).vector  # type: ignore[union-attr]
+    hit = collection.search("wing", vector=vector, k=5).hits
+    step = {h.id: h.trace[0] for h in hit}["duct"]
+    assert (step.stage, step.rank) == ("vector", 1)
+
+
+@pytest.mark.parametrize("fusion", ["rrf", "weighted", Rrf(k=1, weights=(2, 1)), Weighted(weights=(0.2, 0.8))])
+def test_a_hybrid_score_recomputes_from_the_trace(collection: vecdb.Collection, fusion: Any) -> None:
+    hits = collection.search("supersonic wing flow", fusion=fusion, k=5)
+    lists = {name: [h for h in hits if any(s.stage == name for s in h.trace)] for name in ("vector", "text")}
+    for hit in hits:
+        steps = {step.stage: step for step in hit.trace}
+        assert steps["fusion"].score == pytest.approx(hit.score)
+        total = 0.0
+        for name in ("vector", "text"):
+            step = steps.get(name)
+            if step is None:
+                continue
+            assert step.rank is not None
+            assert step.score is not None
+            assert step.weight is not None
+            if isinstance(fusion, Rrf) or fusion == "rrf":
+                k = fusion.k if isinstance(fusion, Rrf) else 60
+                total += step.weight / (k + step.rank)
+            else:
+                scores = [s.score for h in lists[name] for s in h.trace if s.stage == name and s.score is not None]
+                total += step.weight * (step.score - min(scores)) / (max(scores) - min(scores))
+        assert total == pytest.approx(hit.score, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "text"}, {"mode": "vector"}, {"mode": "hybrid"}, {"mode": "hybrid", "where": {"words": {"$gt": 4}}}],
+)
+def test_pages_by_offset_and_by_cursor_give_each_hit_once(
+    collection: vecdb.Collection, options: dict[str, Any]
+) -> None:
+    query = "supersonic wing noise café"
+    everything = collection.search(query, k=10, **options)
+    assert everything.cursor is None
+    by_offset = [
+        hit.id for offset in range(0, 10, 2) for hit in collection.search(query, k=2, offset=offset, **options)
+    ]
+    assert by_offset == everything.ids
+    by_cursor: list[str] = []
+    page = collection.search(query, k=2, **options)
+    while True:
+        by_cursor += page.ids
+        assert [hit.rank for hit in page] == list(range(len(by_cursor) - len(page) + 1, len(by_cursor) + 1))
+        if page.cursor is None:
+            break
+        page = collection.search(query, k=2, cursor=page.cursor, **options)
+    assert by_cursor == everything.ids
+
+
+def test_a_cursor_belongs_to_its_search(collection: vecdb.Collection) -> None:
+    cursor = collection.search("wing flow plate", k=1).cursor
+    assert cursor is not None
+    with pytest.raises(vecdb.InvalidQuery, match="another search"):
+        collection.search("noise", k=1, cursor=cursor)
+
+
+def test_grouping_keeps_the_best_of_each_parent(collection: vecdb.Collection) -> None:
+    hits = collection.search("supersonic wing flow", group_by="parent", k=5)
+    assert len({hit.parent for hit in hits}) == len(hits) == 3
+    best: dict[str | None, str] = {}
+    for hit in collection.search("supersonic wing flow", k=5):
+        best.setdefault(hit.parent, hit.id)
+    assert hits.ids == list(best.values())
+    assert len(collection.search("supersonic wing flow", group_by="parent", per_group=2, k=5)) == 5
+    assert len(collection.search("supersonic wing flow", group_by="words", k=5)) == len(
+        {len(t.split()) for t in TEXTS.values()}
+    )
+
+
+def test_diversity_passes_over_copies(db: vecdb.Database) -> None:
+    collection = db.collection("c", embed=WordEmbedder())
+    texts = ["lift of a wing"] * 9 + ["lift of a crane", "noise", "heat", "drag"]
+    collection.add(ids=[f"copy{i}" for i in range(9)] + ["other", "x", "y", "z"], texts=texts)
+    plain = collection.search("lift of a wing", k=3, mode="vector")
+    diverse = collection.search("lift of a wing", k=3, mode="vector", diversity=0.6)
+    assert plain.ids == ["copy0", "copy1", "copy2"]
+    assert [id for id in diverse.ids if id.startswith("copy")] == ["copy0"]
+
+
+def test_min_score_leaves_out_what_is_below(collection: vecdb.Collection) -> None:
+    scores = collection.search("wing", mode="vector", k=5).scores
+    assert collection.search("wing", mode="vector", k=5, min_score=scores[1]).scores == scores[:2]
+
+
+def test_a_reranker_has_the_last_word(collection: vecdb.Collection) -> None:
+    plain = collection.search("supersonic wing", k=5)
+    reranker = Backwards()
+    hits = collection.search("supersonic wing", k=5, rerank=reranker)
+    assert hits.ids == plain.ids[::-1]
+    assert hits.scores[0] == 1.0
+    assert [candidate.text for candidate in reranker.seen] == [hit.text for hit in plain]
+    assert hits[0].trace[-1] == vecdb.TraceStep("rerank", 1, 1.0)
+
+
+class Broken:
+    def rerank(self, query: str, candidates: Sequence[Candidate], k: int) -> list[Ranked]:
+        raise RuntimeError("out of memory")
+
+
+class Confused:
+    def rerank(self, query: str, candidates: Sequence[Candidate], k: int) -> list[Ranked]:
+        return [Ranked(0, 1.0), Ranked(0, 0.5)]
+
+
+@pytest.mark.parametrize("reranker", [Broken(), Confused()])
+def test_a_reranker_that_fails_leaves_the_order_and_a_mark(collection: vecdb.Collection, reranker: Any) -> None:
+    plain = collection.search("supersonic wing", k=5)
+    hits = collection.search("supersonic wing", k=5, rerank=reranker)
+    assert hits.ids == plain.ids
+    (report,) = [report for report in hits.trace if report.stage == "rerank"]
+    assert "failed" in report.detail
+
+
+def test_embedding_happens_once_for_each_text(db: vecdb.Database) -> None:
+    embedder = WordEmbedder()
+    collection = db.collection("c", embed=embedder)
+    embedder.calls = 0
+    collection.add(ids=["a", "b", "c"], texts=["same", "same", "other"])
+    assert embedder.calls == 2
+    collection.upsert(ids=["a", "d"], texts=["same", "other"])
+    assert embedder.calls == 2
+    collection.update(ids=["a"], metadata=[{"x": 1}])
+    assert embedder.calls == 2
+    collection.update(ids=["a"], texts=["new"])
+    assert embedder.calls == 3
+    np.testing.assert_allclose(collection.get("a", vectors=True).vector, embedder.embed_query("new"), atol=1e-6)  # type: ignore[union-attr]
+
+
+def test_replace_makes_a_document_what_is_given(collection: vecdb.Collection) -> None:
+    collection.replace("doc0", [{"id": "new", "text": "only this"}], fingerprint="v2")
+    assert {record.id for record in collection.scan(where={"$parent": "doc0"})} == {"new"}
+    assert collection.sources() == {"doc0": "v2"}
+    with pytest.raises(vecdb.DuplicateId, match="belongs to parent 'doc1'"):
+        collection.replace("doc0", [{"id": "duct", "text": "stolen"}])
+    assert collection.get("duct").parent == "doc1"  # type: ignore[union-attr]
+    collection.replace("doc0", None)
+    assert collection.sources() == {}
+    assert collection.count({"$parent": "doc0"}) == 0
+    assert collection.check() == []
+
+
+def test_recall_report_compares_the_index_with_exact_search(db: vecdb.Database, rng: np.random.Generator) -> None:
+    collection = db.collection("c", metric="l2")
+    collection.add(
+        ids=[str(i) for i in range(600)],
+        vectors=rng.standard_normal((600, 8)),
+        metadata=[{"tenth": i % 10} for i in range(600)],
+    )
+    collection.optimize()
+    report = collection.recall_report(sample=50, where=[{"tenth": 3}])
+    assert [row.matching for row in report.rows] == [600, 60]
+    assert report.recall >= 0.95
+    assert all(row.self_recall == 1.0 for row in report.rows)
+    assert "recall@10" in str(report)

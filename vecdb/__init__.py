@@ -1,0 +1,131 @@
+"""vecdb: a retrieval database in one file. See `vecdb.open`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vecdb.collection import Collection
+from vecdb.config import CollectionConfig, TextConfig
+from vecdb.database import Database, open
+from vecdb.errors import (
+    CollectionNotFound,
+    ConfigMismatch,
+    CorruptIndex,
+    DatabaseBusy,
+    DatabaseClosed,
+    DimensionMismatch,
+    DiskFull,
+    DuplicateId,
+    InvalidFilter,
+    InvalidInput,
+    InvalidQuery,
+    InvalidRecord,
+    InvalidVector,
+    MissingExtra,
+    ModelMismatch,
+    ModelUnavailable,
+    NewerFile,
+    NotAVecdbFile,
+    NotFound,
+    ReadOnly,
+    RecordNotFound,
+    RequestTimeout,
+    ServiceError,
+    StorageError,
+    VecdbError,
+)
+from vecdb.index.base import HnswConfig
+from vecdb.types import (
+    Answer,
+    CollectionStats,
+    Context,
+    Hit,
+    Hits,
+    Page,
+    Passage,
+    Record,
+    TraceStep,
+    WhyNot,
+    WriteResult,
+)
+
+if TYPE_CHECKING:
+    from vecdb.aio import AsyncCollection, AsyncDatabase, open_async
+    from vecdb.client import connect, connect_async
+    from vecdb.rag import answer
+
+__version__ = "0.1.0"
+
+# Loaded when first used: not every program is a client, a server or asynchronous.
+_LATER = {
+    "open_async": "vecdb.aio",
+    "AsyncDatabase": "vecdb.aio",
+    "AsyncCollection": "vecdb.aio",
+    "connect": "vecdb.client",
+    "connect_async": "vecdb.client",
+    "answer": "vecdb.rag",
+}
+
+__all__ = [
+    "Answer",
+    "AsyncCollection",
+    "AsyncDatabase",
+    "Collection",
+    "CollectionConfig",
+    "CollectionNotFound",
+    "CollectionStats",
+    "ConfigMismatch",
+    "Context",
+    "CorruptIndex",
+    "Database",
+    "DatabaseBusy",
+    "DatabaseClosed",
+    "DimensionMismatch",
+    "DiskFull",
+    "DuplicateId",
+    "Hit",
+    "Hits",
+    "HnswConfig",
+    "InvalidFilter",
+    "InvalidInput",
+    "InvalidQuery",
+    "InvalidRecord",
+    "InvalidVector",
+    "MissingExtra",
+    "ModelMismatch",
+    "ModelUnavailable",
+    "NewerFile",
+    "NotAVecdbFile",
+    "NotFound",
+    "Page",
+    "Passage",
+    "ReadOnly",
+    "Record",
+    "RecordNotFound",
+    "RequestTimeout",
+    "ServiceError",
+    "StorageError",
+    "TextConfig",
+    "TraceStep",
+    "VecdbError",
+    "WhyNot",
+    "WriteResult",
+    "answer",
+    "connect",
+    "connect_async",
+    "open",
+    "open_async",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'vecdb' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,454 @@
+"""The async twin of `database` and `collection`: the same methods as coroutines, run by a few threads of its own.
+
+The engine computes and reads files, which an event loop must not wait for. A task that is cancelled stops waiting;
+what its thread has begun goes on to its end, so a write is made whole or not at all, and `close` waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+
+from numpy.typing import ArrayLike
+
+from vecdb.config import CollectionConfig, TextConfig
+from vecdb.errors import DatabaseClosed
+from vecdb.index.base import HnswConfig
+from vecdb.query.request import SearchKeywords
+from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Mode, Page, Record, WhyNot, WriteResult
+
+if TYPE_CHECKING:
+    from vecdb.collection import Collection
+    from vecdb.database import Database
+    from vecdb.embedding import EmbedSpec
+    from vecdb.evaluation import Evaluation
+    from vecdb.recall import RecallReport
+    from vecdb.storage import Durability
+
+Progress = Callable[[int, int | None], None]  # called from a thread
+T = TypeVar("T")
+
+_MOST_THREADS = 8  # more would only take turns: kernels keep a core busy each, and SQLite has one writer
+
+
+def open_async(
+    path: str | Path,
+    *,
+    create: bool = True,
+    read_only: bool = False,
+    durability: Durability = "full",
+    busy_timeout_s: float = 10.0,
+    background: bool = True,
+    threads: int | None = None,
+) -> AsyncDatabase:
+    """The async twin of `vecdb.open`. The file is opened when the result is awaited, entered, or first used.
+
+        async with vecdb.open_async("library.vecdb") as db: ...
+        db = await vecdb.open_async("library.vecdb")
+
+    threads: how many calls run at once; the others wait for their turn.
+    """
+
+    def opened() -> Database:
+        from vecdb.database import open
+
+        return open(
+            path,
+            create=create,
+            read_only=read_only,
+            durability=durability,
+            busy_timeout_s=busy_timeout_s,
+            background=background,
+        )
+
+    return AsyncDatabase(opened, path, threads or min(_MOST_THREADS, (os.cpu_count() or 1) + 2))
+
+
+class AsyncDatabase:
+    """An open file whose methods are coroutines, for any number of tasks; see `vecdb.Database` for them."""
+
+    def __init__(self, opened: Callable[[], Database], path: str | Path, threads: int) -> None:
+        self._opened = opened
+        self._path = None if str(path) == ":memory:" else Path(path)
+        self._database: Database | None = None
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="vecdb-async")
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        yield from self.run(self._opened_once).__await__()
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<AsyncDatabase {self._path or ':memory:'}>"
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None for a database in memory."""
+        return self._path
+
+    async def collection(
+        self,
+        name: str,
+        *,
+        dimension: int | None = None,
+        metric: Metric | None = None,
+        embed: EmbedSpec | None = None,
+        text: TextConfig | str | None = None,
+        index: HnswConfig | None = None,
+        create: bool = True,
+    ) -> AsyncCollection:
+        """As Database.collection: the collection of this name, made if absent."""
+        found = await self.run(
+            lambda: self._opened_once().collection(
+                name, dimension=dimension, metric=metric, embed=embed, text=text, index=index, create=create
+            )
+        )
+        return AsyncCollection(self, found)
+
+    async def collections(self) -> list[str]:
+        """Names of all collections, sorted."""
+        return await self.run(lambda: self._opened_once().collections())
+
+    async def drop(self, name: str) -> None:
+        """Delete a collection with all its records. Raises CollectionNotFound."""
+        await self.run(lambda: self._opened_once().drop(name))
+
+    async def check(self) -> list[str]:
+        """Every broken invariant in words; empty if all is sound."""
+        return await self.run(lambda: self._opened_once().check())
+
+    async def backup(self, path: str | Path) -> None:
+        """Copy everything that is committed into a new file."""
+        await self.run(lambda: self._opened_once().backup(path))
+
+    async def close(self) -> None:
+        """Wait for what runs, then let go of the file. Closing twice does nothing more."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        await asyncio.shield(asyncio.to_thread(self._finish))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What work returns, from one of the threads. Raises DatabaseClosed after `close`."""
+        if self._is_closed:
+            raise DatabaseClosed(f"{self._path or 'the database'} was closed; open it again")
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(context.run, work))
+
+    def _opened_once(self) -> Database:
+        with self._lock:
+            if self._database is None:
+                self._database = self._opened()
+            return self._database
+
+    def _finish(self) -> None:
+        self._pool.shutdown(wait=True)
+        if self._database is not None:
+            self._database.close()
+
+
+class AsyncCollection:
+    """A collection whose methods are coroutines; they are described at `vecdb.Collection`.
+
+    There is no len(), which could not be awaited: use `await collection.count()`.
+    """
+
+    def __init__(self, database: AsyncDatabase, collection: Collection) -> None:
+        self._run = database.run
+        self._collection = collection
+
+    def __repr__(self) -> str:
+        return f"<AsyncCollection {self.name!r}>"
+
+    @property
+    def name(self) -> str:
+        return self._collection.name
+
+    @property
+    def config(self) -> CollectionConfig:
+        """The settings that the collection was made with."""
+        return self._collection.config
+
+    @property
+    def dimension(self) -> int | None:
+        """Numbers in a vector; None until the first one was stored."""
+        return self._collection.dimension
+
+    @property
+    def metric(self) -> Metric:
+        return self._collection.metric
+
+    @property
+    def model(self) -> str | None:
+        """Identity of the embedding model whose vectors these are."""
+        return self._collection.model
+
+    # -- writing
+
+    async def add(
+        self,
+        records: Any = None,
+        *,
+        ids: Sequence[str] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        parents: Sequence[str | None] | None = None,
+        seqs: Sequence[int | None] | None = None,
+        expires: Sequence[Any] | None = None,
+        model: str | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> WriteResult:
+        """As Collection.add. records may also be an async iterable, which is read as it is written."""
+        records = in_thread(records)
+        return await self._run(
+            lambda: self._collection.add(
+                records, ids=ids, texts=texts, vectors=vectors, metadata=metadata, parents=parents, seqs=seqs,
+                expires=expires, model=model, batch_size=batch_size, progress=progress,
+            )
+        )  # fmt: skip
+
+    async def upsert(
+        self,
+        records: Any = None,
+        *,
+        ids: Sequence[str] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        parents: Sequence[str | None] | None = None,
+        seqs: Sequence[int | None] | None = None,
+        expires: Sequence[Any] | None = None,
+        model: str | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> WriteResult:
+        """As Collection.upsert; records as for `add`."""
+        records = in_thread(records)
+        return await self._run(
+            lambda: self._collection.upsert(
+                records, ids=ids, texts=texts, vectors=vectors, metadata=metadata, parents=parents, seqs=seqs,
+                expires=expires, model=model, batch_size=batch_size, progress=progress,
+            )
+        )  # fmt: skip
+
+    async def update(
+        self,
+        records: Any = None,
+        *,
+        ids: Sequence[str] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        parents: Sequence[str | None] | None = None,
+        seqs: Sequence[int | None] | None = None,
+        expires: Sequence[Any] | None = None,
+        model: str | None = None,
+        replace_metadata: bool = False,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> WriteResult:
+        """As Collection.update; records as for `add`."""
+        records = in_thread(records)
+        return await self._run(
+            lambda: self._collection.update(
+                records, ids=ids, texts=texts, vectors=vectors, metadata=metadata, parents=parents, seqs=seqs,
+                expires=expires, model=model, replace_metadata=replace_metadata, batch_size=batch_size,
+                progress=progress,
+            )
+        )  # fmt: skip
+
+    async def replace(
+        self, parent: str, records: Any = None, *, fingerprint: str | None = None, progress: Progress | None = None
+    ) -> WriteResult:
+        """As Collection.replace: these records become all there is of one parent, in one transaction."""
+        records = in_thread(records)
+        return await self._run(
+            lambda: self._collection.replace(parent, records, fingerprint=fingerprint, progress=progress)
+        )
+
+    async def sources(self) -> dict[str, str]:
+        """The fingerprint of each parent that `replace` gave one."""
+        return await self._run(self._collection.sources)
+
+    async def delete(self, ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
+        """How many records were deleted: those with these ids, or those that a filter matches."""
+        return await self._run(lambda: self._collection.delete(ids, where=where))
+
+    # -- reading
+
+    @overload
+    async def get(self, ids: str, *, vectors: bool = False) -> Record | None: ...  # type: ignore[overload-overlap]
+    @overload
+    async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record | None]: ...
+    async def get(self, ids: str | Sequence[str], *, vectors: bool = False) -> Record | list[Record | None] | None:
+        """The record, or None; for several ids a list in their order."""
+        return await self._run(lambda: self._collection.get(ids, vectors=vectors))
+
+    async def count(self, where: Filter | None = None) -> int:
+        """How many records there are, or how many a filter matches."""
+        return await self._run(lambda: self._collection.count(where))
+
+    async def facets(self, key: str, *, where: Filter | None = None, limit: int = 20) -> list[tuple[Any, int]]:
+        """The most frequent values of a metadata key, with how many records have each."""
+        return await self._run(lambda: self._collection.facets(key, where=where, limit=limit))
+
+    async def scan(
+        self, *, where: Filter | None = None, limit: int = 100, cursor: str | None = None, vectors: bool = False
+    ) -> Page:
+        """One page of the records, in order of insertion."""
+        return await self._run(lambda: self._collection.scan(where=where, limit=limit, cursor=cursor, vectors=vectors))
+
+    # -- searching
+
+    @overload
+    async def search(
+        self,
+        query: str,
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Hits: ...
+    @overload
+    async def search(
+        self,
+        query: list[str],
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> list[Hits]: ...
+    @overload
+    async def search(
+        self,
+        query: ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Any: ...
+    async def search(
+        self,
+        query: str | Sequence[str] | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Any:
+        """As Collection.search: Hits for one query, a list of Hits for a batch."""
+        return await self._run(
+            lambda: self._collection.search(query, vector=vector, cursor=cursor, model=model, **options)
+        )
+
+    async def why_not(
+        self,
+        id: str,
+        query: str | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> WhyNot:
+        """As Collection.why_not: why the record is not among the hits of this search (options as for `search`)."""
+        return await self._run(lambda: self._collection.why_not(id, query, vector=vector, model=model, **options))
+
+    async def context(self, question: str, *, budget_tokens: int = 1500, **options: Any) -> Context:
+        """As Collection.context: passages that answer a question, packed for a language model's prompt."""
+        return await self._run(lambda: self._collection.context(question, budget_tokens=budget_tokens, **options))
+
+    async def neighbours(self, parent: str, first: int, last: int) -> list[Record]:
+        """The records of one parent whose seq lies in first … last, in that order."""
+        return await self._run(lambda: self._collection.neighbours(parent, first, last))
+
+    # -- how good, how large, is it sound
+
+    async def evaluate(
+        self,
+        queries: Mapping[str, Any],
+        qrels: Mapping[str, Mapping[str, int]],
+        *,
+        modes: Sequence[Mode] = ("vector", "text", "hybrid"),
+        k: int = 100,
+        measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
+        where: Filter | None = None,
+        **options: Any,
+    ) -> dict[str, Evaluation]:
+        """As Collection.evaluate: how good the answers to judged queries are, for each mode."""
+        return await self._run(
+            lambda: self._collection.evaluate(
+                queries, qrels, modes=modes, k=k, measures=measures, where=where, **options
+            )
+        )
+
+    async def recall_report(
+        self,
+        *,
+        sample: int = 200,
+        k: int = 10,
+        ef: int | None = None,
+        where: Sequence[Filter] = (),
+        seed: int = 0,
+    ) -> RecallReport:
+        """How often the index finds what exact search finds, on a sample of the collection's own vectors."""
+        return await self._run(
+            lambda: self._collection.recall_report(sample=sample, k=k, ef=ef, where=where, seed=seed)
+        )
+
+    async def stats(self) -> CollectionStats:
+        """Sizes, and how much of the collection is indexed."""
+        return await self._run(self._collection.stats)
+
+    async def check(self) -> list[str]:
+        """Every broken invariant in words; empty if the collection is sound."""
+        return await self._run(self._collection.check)
+
+    async def optimize(self) -> None:
+        """Bring everything that was written into the index, now, and wait for it."""
+        return await self._run(self._collection.optimize)
+
+    async def warm(self) -> None:
+        """Load what searching needs, compile the kernels if there is an index, and wait for it."""
+        return await self._run(self._collection.warm)
+
+
+def in_thread(records: Any) -> Any:
+    """Records that a thread can iterate over: an async iterable is read through the loop, others are as they were."""
+    if not hasattr(records, "__aiter__"):
+        return records
+    return _pulled(records.__aiter__(), asyncio.get_running_loop())
+
+
+def _pulled(records: AsyncIterator[Any], loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
+    """Each record, asked for when it is needed. Runs in a thread while the loop goes on in its own."""
+
+    async def following() -> tuple[Any, bool]:
+        try:
+            return await anext(records), True
+        except StopAsyncIteration:
+            return None, False
+
+    while True:
+        record, is_one = asyncio.run_coroutine_threadsafe(following(), loop).result()
+        if not is_one:
+            return
+        yield record

@@ -1,0 +1,134 @@
+"""Options that several commands share, and text from the command line turned into values."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vecdb.collection import Collection
+    from vecdb.database import Database
+
+Db = Annotated[Path, typer.Option("--db", envvar="VECDB_DB", help="The database file.")]
+Name = Annotated[
+    str | None, typer.Option("--collection", "-c", help="The collection; may be left out if there is only one.")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Print for eyes, not JSON lines.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where", "-w", help="""A filter: key=value, or JSON such as '{"year": {"$gte": 2020}}'; all must hold."""
+    ),
+]
+Mode = Annotated[str, typer.Option("--mode", help="auto, vector, text or hybrid.")]
+
+DEFAULT_DB = Path("library.vecdb")
+
+
+@contextmanager
+def open_database(path: Path, *, read_only: bool = True) -> Iterator[Database]:
+    """An existing database."""
+    import vecdb
+    from vecdb.errors import NotAVecdbFile, NotFound
+
+    if not path.exists():
+        raise NotFound(
+            f"there is no database {path}; make one with `vecdb ingest` or `vecdb import`, or name it with --db"
+        )
+    if path.is_dir():
+        raise NotAVecdbFile(f"{path} is a folder; name the database file with --db")
+    with vecdb.open(path, create=False, read_only=read_only) as database:
+        yield database
+
+
+@contextmanager
+def open_collection(path: Path, name: str | None, *, read_only: bool = True) -> Iterator[Collection]:
+    """An existing collection: the one named, or the only one."""
+    with open_database(path, read_only=read_only) as database:
+        yield database.collection(name or _only_one(database), create=False)
+
+
+def _only_one(database: Database) -> str:
+    from vecdb.errors import CollectionNotFound, InvalidInput
+
+    names = database.collections()
+    if not names:
+        raise CollectionNotFound(
+            f"{database.path} holds no collection yet; fill one with `vecdb ingest` or `vecdb import`"
+        )
+    if len(names) > 1:
+        raise InvalidInput(f"{database.path} holds {', '.join(names)}; say which with --collection")
+    return names[0]
+
+
+def parse_where(filters: Sequence[str] | None) -> dict[str, Any] | None:
+    """A filter from the command line. Raises InvalidFilter if one is neither JSON nor key=value."""
+    from vecdb.errors import InvalidFilter
+
+    parsed = []
+    for text in filters or ():
+        if text.lstrip().startswith("{"):
+            value = _json(text)
+            if not isinstance(value, dict):
+                raise InvalidFilter(
+                    f"the filter {text!r} is not JSON; quote it in the shell: --where '{{\"year\": 2020}}'"
+                )
+            parsed.append(value)
+        else:
+            parsed.append(_key_value(text, "filter"))
+    return parsed[0] if len(parsed) == 1 else {"$and": parsed} if parsed else None
+
+
+def parse_metadata(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Metadata from --metadata key=value, as often as given. A value that is JSON keeps its type: year=2020 is a
+    number.
+    """
+    from vecdb.metadata import decode, encode
+
+    given: dict[str, Any] = {}
+    for pair in pairs or ():
+        given |= _key_value(pair, "metadata")
+    return decode(encode(given))  # "$date" objects become dates here, and what cannot be kept is refused
+
+
+def _key_value(text: str, what: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise typer.BadParameter(f"{text!r} is no {what}; write key=value, for instance kind=pdf")
+    parsed = _json(value)
+    return {key.strip(): value if parsed is None and value != "null" else parsed}
+
+
+def _json(text: str) -> Any:
+    """The JSON value of a text; None if it is not JSON."""
+    import orjson
+
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def text_or_stdin(text: str) -> str:
+    """The text, or standard input for "-"."""
+    return sys.stdin.read().strip() if text == "-" else text
+
+
+def lines_or_stdin(values: Sequence[str]) -> list[str]:
+    """The values, with the lines of standard input in the place of a "-"."""
+    lines: list[str] = []
+    for value in values:
+        lines.extend(line.strip() for line in sys.stdin if line.strip()) if value == "-" else lines.append(value)
+    return lines
+
+
+def one_of(value: str, allowed: Iterable[str], option: str) -> Any:
+    """The value if it is allowed; a usage error that lists the choices otherwise."""
+    if value not in (choices := list(allowed)):
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=option)
+    return value

@@ -1,0 +1,168 @@
+"""vecdb search, context, ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vecdb.cli.arguments import (
+    DEFAULT_DB,
+    Db,
+    Mode,
+    Name,
+    Plain,
+    Where,
+    one_of,
+    open_collection,
+    parse_where,
+    text_or_stdin,
+)
+from vecdb.cli.output import emit, print_table, shorten, talk
+
+if TYPE_CHECKING:
+    from vecdb.types import Answer, Context, Hits
+
+MODES = ("auto", "vector", "text", "hybrid")
+Question = Annotated[str, typer.Argument(help="The question; - reads it from standard input.")]
+Budget = Annotated[int, typer.Option("--budget", min=1, help="The most tokens that the passages may take.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (search, context, ask):
+        app.command()(command)
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for; - reads it from standard input.")],
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
+    mode: Mode = "auto",
+    where: Where = None,
+    offset: Annotated[int, typer.Option(min=0, help="Leave out so many of the best.")] = 0,
+    group_by: Annotated[
+        str | None, typer.Option(help="At most one hit for each parent (or value of this key).")
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(help="Leave out hits with a lower score.")] = None,
+    syntax: Annotated[str, typer.Option(help='plain, or query: "a phrase", pre*, AND, OR, NOT.')] = "plain",
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the index.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Say what each stage made of each hit.")] = False,
+    plain: Plain = False,
+) -> None:
+    """Search by meaning, by words, or by both.
+
+    \b
+    vecdb search "vaccines in children" --where 'year=2020' -k 5 --plain
+    echo "slow nights" | vecdb search - --mode text | jq .id
+    """
+    with open_collection(db, collection) as docs:
+        hits = docs.search(
+            text_or_stdin(query),
+            k=k,
+            mode=one_of(mode, MODES, "--mode"),
+            where=parse_where(where),
+            offset=offset,
+            group_by=group_by,
+            min_score=min_score,
+            syntax=one_of(syntax, ("plain", "query"), "--syntax"),
+            exact=exact,
+        )
+        print_hits(hits, plain=plain, trace=trace)
+
+
+def print_hits(hits: Hits, *, plain: bool, trace: bool) -> None:
+    from vecdb.wire import hits_to_wire
+
+    if plain:
+        rows = ((hit.rank, hit.score, shorten(hit.id, 40), shorten(hit.text, 160)) for hit in hits)
+        print_table(["rank", "score", "id", "text"], rows)
+    else:
+        for line in hits_to_wire(hits)["hits"]:
+            emit(line if trace else {name: value for name, value in line.items() if name != "trace"})
+    if trace:
+        for step in hits.trace:
+            talk(f"{step.stage}: {step.candidates} candidates in {step.ms:.2f} ms {dict(step.detail)}")
+
+
+def context(
+    question: Question,
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    budget: Budget = 1500,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many hits to choose from.")] = 20,
+    mode: Mode = "auto",
+    where: Where = None,
+    neighbours: Annotated[int, typer.Option(min=0, help="Chunks before and after each hit to add.")] = 0,
+    plain: Plain = False,
+) -> None:
+    """Pack the passages that answer a question, numbered for citation, for a language model's prompt.
+
+    \b
+    vecdb context "how long do we keep invoices" --budget 800 --plain
+    """
+    with open_collection(db, collection) as docs:
+        packed = docs.context(
+            text_or_stdin(question),
+            budget_tokens=budget,
+            k=k,
+            mode=one_of(mode, MODES, "--mode"),
+            where=parse_where(where),
+            neighbours=neighbours,
+        )
+        print_context(packed, plain=plain)
+
+
+def print_context(packed: Context, *, plain: bool) -> None:
+    from vecdb.wire import context_to_wire
+
+    if not packed.found:
+        talk("nothing relevant was found")
+    if plain:
+        print(packed.text)
+    else:
+        emit({name: value for name, value in context_to_wire(packed).items() if name != "hits"})
+
+
+def ask(
+    question: Question,
+    llm: Annotated[
+        str,
+        typer.Option(
+            envvar="VECDB_LLM", help="openai:MODEL@URL of an OpenAI-compatible service; its key: OPENAI_API_KEY."
+        ),
+    ],
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    budget: Budget = 1500,
+    mode: Mode = "auto",
+    where: Where = None,
+    plain: Plain = False,
+) -> None:
+    """Answer a question from the collection by a language model, with citations; refuses if nothing relevant is found.
+
+    \b
+    vecdb ask "how long do we keep invoices" --llm openai:llama3.2@http://localhost:11434/v1 --plain
+    """
+    from vecdb.rag import answer
+
+    with open_collection(db, collection) as docs:
+        given = answer(
+            docs,
+            text_or_stdin(question),
+            llm=llm,
+            budget_tokens=budget,
+            mode=one_of(mode, MODES, "--mode"),
+            where=parse_where(where),
+        )
+    print(_in_words(given)) if plain else emit(_in_json(given))
+
+
+def _in_words(given: Answer) -> str:
+    sources = "\n".join(f"[{passage.number}] {passage.source}" for passage in given.citations)
+    return f"{given.text}\n\n{sources}" if sources else given.text
+
+
+def _in_json(given: Answer) -> dict[str, Any]:
+    citations = [{"number": cited.number, "id": cited.id, "source": cited.source} for cited in given.citations]
+    return {"question": given.question, "text": given.text, "refused": given.refused, "citations": citations}

@@ -1,0 +1,201 @@
+"""All of a collection to a file and back: JSON lines or Parquet, by the file's ending.
+
+A line of JSON holds a record's own fields (id, text, metadata, parent, seq, expires), dates in metadata as {"$date":
+…}; if asked for also its vector and the model that made it, so that it cannot come among another model's. In Parquet
+metadata is a column of JSON text, since records need not share their keys. Times of creation are not carried over:
+the records are new where they arrive.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import orjson
+
+from vecdb.errors import InvalidInput, InvalidRecord, MissingExtra
+from vecdb.metadata import decode, encode
+from vecdb.types import Filter, Record
+
+if TYPE_CHECKING:
+    from vecdb.collection import Collection
+
+_PAGE = 1000
+_FIELDS = ("id", "text", "parent", "seq", "expires", "vector")
+
+
+def export_to(collection: Collection, target: str, *, where: Filter | None, vectors: bool) -> int:
+    """Write the records that match to a file ("-": standard output); returns how many. A file appears only when it is
+    whole.
+    """
+    records = (_fields(record, collection.model) for record in _all_records(collection, where, vectors))
+    if target == "-":
+        return _write_json_lines(sys.stdout.buffer, records)
+    path = Path(target)
+    write = _write_parquet if _is_parquet(path) else _write_json_lines
+    with _replacing(path) as stream:
+        return write(stream, records)
+
+
+def read_records(source: str) -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
+    """The first record of a file ("-": standard input), and all of them. Raises InvalidRecord where the file is
+    broken.
+    """
+    records = _read(source)
+    first = next(records, None)
+    return first, chain([first] if first is not None else [], records)
+
+
+def usual_model(first: Mapping[str, Any] | None) -> str:
+    """The model for a new collection if the user names none: none for vectors whose model nobody knows."""
+    return "none" if first is not None and "vector" in first and "model" not in first else "default"
+
+
+def import_from(
+    collection: Collection, records: Iterable[dict[str, Any]], *, upsert: bool, batch_size: int
+) -> dict[str, int]:
+    """Add records; each batch is one transaction. Returns how many were added, updated and unchanged.
+
+    Raises ModelMismatch for vectors of another model than the collection's.
+    """
+    write = collection.upsert if upsert else collection.add
+    counts = {"added": 0, "updated": 0, "unchanged": 0}
+    remaining = iter(records)
+    while batch := list(islice(remaining, batch_size)):
+        # A batch is of one model almost always; if not, each one's records are a transaction.
+        for model in dict.fromkeys(record.get("model") for record in batch):
+            own = [record for record in batch if record.get("model") == model]
+            result = write([{k: v for k, v in record.items() if k != "model"} for record in own], model=model)
+            for name in counts:
+                counts[name] += getattr(result, name)
+    return counts
+
+
+def _all_records(collection: Collection, where: Filter | None, vectors: bool) -> Iterator[Record]:
+    cursor = None
+    while True:
+        page = collection.scan(where=where, limit=_PAGE, cursor=cursor, vectors=vectors)
+        yield from page
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def _is_parquet(path: Path) -> bool:
+    if path.suffix == ".parquet":
+        return True
+    if path.suffix in (".jsonl", ".ndjson") or path.name.endswith((".jsonl.gz", ".ndjson.gz")):
+        return False
+    raise InvalidInput(f"{path} ends with {path.suffix!r}; name a .jsonl, .jsonl.gz or .parquet file")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content takes the path's place at the end, and leaves no trace if it fails."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as stream:
+            if path.suffix == ".gz":
+                with gzip.open(stream, "wb") as packed:
+                    yield packed  # type: ignore[misc]  # a GzipFile has all that is used of BinaryIO
+            else:
+                yield stream
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _fields(record: Record, model: str | None) -> dict[str, Any]:
+    """A record's own fields, those that are empty left out, metadata as JSON text."""
+    fields = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
+    if "vector" in fields and model is not None:
+        fields["model"] = model
+    return fields | {"metadata": encode(record.metadata)}
+
+
+def _write_json_lines(stream: BinaryIO, lines: Iterable[dict[str, Any]]) -> int:
+    count = 0
+    for line in lines:
+        line["metadata"] = orjson.Fragment(line["metadata"])
+        stream.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+        count += 1
+    stream.flush()
+    return count
+
+
+def _write_parquet(stream: BinaryIO, lines: Iterable[dict[str, Any]]) -> int:
+    pa, pq = _arrow()
+    types = {"id": pa.string(), "text": pa.string(), "metadata": pa.string(), "parent": pa.string()}
+    types |= {"seq": pa.int64(), "expires": pa.float64(), "vector": pa.list_(pa.float32()), "model": pa.string()}
+    schema = pa.schema(list(types.items()))
+    count, remaining = 0, iter(lines)
+    with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        while page := list(islice(remaining, _PAGE)):
+            columns = [pa.array([line.get(name) for line in page], type_) for name, type_ in types.items()]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            count += len(page)
+    return count
+
+
+def _read(source: str) -> Iterator[dict[str, Any]]:
+    if source == "-":
+        yield from _from_json_lines(sys.stdin.buffer)
+    elif _is_parquet(Path(source)):
+        yield from _from_parquet(Path(source))
+    elif source.endswith(".gz"):
+        with gzip.open(source, "rb") as packed:
+            yield from _from_json_lines(packed)
+    else:
+        with open(source, "rb") as stream:
+            yield from _from_json_lines(stream)
+
+
+def _from_json_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            fields = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise InvalidRecord(
+                f"line {number} is not JSON ({error}); records before it may be stored already"
+            ) from error
+        if not isinstance(fields, Mapping):
+            raise InvalidRecord(
+                f"line {number} holds a {type(fields).__name__}; each line must be one record, an object"
+            )
+        yield _record(fields)
+
+
+def _from_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    _, pq = _arrow()
+    with pq.ParquetFile(path) as table:
+        for batch in table.iter_batches(batch_size=_PAGE):
+            for fields in batch.to_pylist():
+                yield _record(fields)
+
+
+def _record(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What `add` takes, and model. Other fields become an error there, except the times that `get` prints."""
+    record = {name: value for name, value in fields.items() if value is not None and name not in ("created", "updated")}
+    metadata = record.get("metadata")
+    if isinstance(metadata, str):
+        record["metadata"] = decode(metadata)
+    if "vector" in record:
+        record["vector"] = np.asarray(record["vector"], dtype=np.float32)
+    return record
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra.of("pyarrow", extra="arrow", what="a Parquet file") from error
+    return pyarrow, pyarrow.parquet

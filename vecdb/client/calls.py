@@ -1,0 +1,441 @@
+"""The requests that a client makes, and how answers are read: pure, so that sync and async client share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from vecdb import wire
+from vecdb.config import CollectionConfig, TextConfig
+from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
+from vecdb.index.base import HnswConfig
+from vecdb.records import Batch, Columns, batches
+from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Page, Record, WhyNot, WriteResult
+from vecdb.vectors import as_matrix
+from vecdb.wire import Wire
+
+if TYPE_CHECKING:
+    from vecdb.evaluation import Evaluation
+    from vecdb.recall import RecallReport
+
+T = TypeVar("T")
+Found = Hits | list[Hits]  # of one query, of a batch
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request. read makes the result of the answer's JSON. is_safe: it changes nothing, so it may be sent again.
+
+    first: where the records sent stand in the whole input, for the positions of errors.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Any], T]
+    body: bytes | None = None
+    is_safe: bool = False
+    first: int = 0
+
+    def result(self, answer: bytes) -> T:
+        """Raises ServiceError if the answer is not what a vecdb service gives."""
+        try:
+            return self.read(wire.loads(answer) if answer else None)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ServiceError(
+                f"the answer to {self.method} {self.path} is not understood ({error!r}); does the service run another "
+                "version of vecdb?"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the service takes in one request."""
+
+    body_bytes: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A collection as the service tells it."""
+
+    name: str
+    records: int
+    config: CollectionConfig
+
+
+# -- the database
+
+
+def about() -> Call[Limits]:
+    def read(value: Wire) -> Limits:
+        limits = value["limits"]
+        return Limits(limits["body_bytes"], limits["records"])
+
+    return Call("GET", "/v1", read, is_safe=True)
+
+
+def list_collections() -> Call[list[str]]:
+    return Call("GET", "/v1/collections", lambda value: list(value["collections"]), is_safe=True)
+
+
+def open_collection(
+    name: str,
+    *,
+    dimension: int | None,
+    metric: Metric | None,
+    embed: Any,
+    text: TextConfig | str | None,
+    index: HnswConfig | None,
+    create: bool,
+) -> Call[Described]:
+    """Raises InvalidInput for an embedder that is an object or a function: the service embeds by itself."""
+    if embed is not None and not isinstance(embed, str):
+        raise InvalidInput(
+            f"embed is of type {type(embed).__name__}, which cannot be sent; name a model that the service has, such as "
+            "'default', or embed here and give vectors="
+        )
+    body: Wire = {"name": name, "create": create}
+    given = {"dimension": dimension, "metric": metric, "embed": embed}
+    body.update({key: value for key, value in given.items() if value is not None})
+    if text is not None:
+        known = isinstance(text, TextConfig)
+        body["text"] = {"language": text.language, "fold_accents": text.fold_accents} if known else text  # type: ignore[union-attr]
+    if index is not None:
+        body["index"] = {field: getattr(index, field) for field in HnswConfig.__dataclass_fields__}
+    return Call("POST", "/v1/collections", _described, _json(body))
+
+
+def drop(name: str) -> Call[None]:
+    return Call("DELETE", _path(name), _nothing)
+
+
+def check_database() -> Call[list[str]]:
+    return Call("GET", "/v1/check", _problems, is_safe=True)
+
+
+# -- one collection
+
+
+def describe(name: str) -> Call[Described]:
+    return Call("GET", _path(name), _described, is_safe=True)
+
+
+def writes(
+    name: str,
+    method: str,
+    records: Any,
+    columns: Columns,
+    *,
+    batch_size: int | None,
+    limits: Limits,
+    options: Wire,
+    need_ids: bool = False,
+) -> Iterator[Call[WriteResult]]:
+    """One request for each batch, each of them one transaction. method: POST adds, PUT upserts, PATCH updates.
+
+    Records are read as they are needed. Raises what the library raises for records that cannot be used, and
+    InvalidInput for more than the service takes at once: sent in parts, they would not be written all or none.
+    """
+    if batch_size is not None and batch_size > limits.records:
+        raise InvalidInput(
+            f"batch_size is {batch_size:,}; the service takes at most {limits.records:,} records in one request"
+        )
+    first = 0
+    for batch in batches(records, columns, limits.records + 1 if batch_size is None else batch_size, need_ids=need_ids):
+        if len(batch) > limits.records:
+            raise InvalidInput(
+                f"there are more than {limits.records:,} records, which is what the service takes in one request; give "
+                f"batch_size={min(1000, limits.records)} to write them in several transactions"
+            )
+        body = _json({"records": _rows(batch), **options})
+        if len(body) > limits.body_bytes:
+            fitting = max(1, len(batch) * limits.body_bytes // len(body) * 9 // 10)
+            raise InvalidInput(
+                f"{len(batch):,} records take {len(body):,} bytes, the service takes {limits.body_bytes:,} in one "
+                f"request; give batch_size={fitting} to write them in several transactions"
+            )
+        yield Call(method, f"{_path(name)}/records", wire.write_result_from_wire, body, first=first)
+        first += len(batch)
+
+
+def replace(name: str, parent: str, records: Any, *, fingerprint: str | None, limits: Limits) -> Call[WriteResult]:
+    """As one transaction. Raises like `writes`."""
+    listed = list(records) if records is not None else []
+    options: Wire = {"parent": parent, "fingerprint": fingerprint}
+    body = _json({**options, "records": []})
+    if listed:
+        of_parent = [{**record, "parent": parent} for record in listed]
+        (call,) = writes(name, "PUT", of_parent, {}, batch_size=None, limits=limits, options=options)
+        body = call.body or body
+    return Call("PUT", f"{_path(name)}/parents", wire.write_result_from_wire, body)
+
+
+def sources(name: str) -> Call[dict[str, str]]:
+    return Call("GET", f"{_path(name)}/sources", lambda value: dict(value["sources"]), is_safe=True)
+
+
+def neighbours(name: str, parent: str, first: int, last: int) -> Call[list[Record]]:
+    def read(value: Wire) -> list[Record]:
+        return [wire.record_from_wire(record) for record in value["records"]]
+
+    return _asking(name, "records/neighbours", {"parent": parent, "first": first, "last": last}, read)
+
+
+def get(name: str, ids: Sequence[str], *, vectors: bool) -> Call[list[Record | None]]:
+    def read(value: Wire) -> list[Record | None]:
+        return [None if record is None else wire.record_from_wire(record) for record in value["records"]]
+
+    return _asking(name, "records/get", {"ids": _texts(ids), "vectors": vectors, "vector_format": "base64"}, read)
+
+
+def delete(name: str, ids: str | Sequence[str] | None, where: Filter | None) -> Call[int]:
+    body: Wire = {}
+    if ids is not None:
+        body["ids"] = [ids] if isinstance(ids, str) else _texts(ids)
+    if where is not None:
+        body["where"] = wire.filter_to_wire(where)
+    return Call("POST", f"{_path(name)}/records/delete", lambda value: int(value["deleted"]), _json(body))
+
+
+def count(name: str, where: Filter | None) -> Call[int]:
+    return _asking(name, "records/count", {"where": wire.filter_to_wire(where)}, lambda value: int(value["count"]))
+
+
+def facets(name: str, key: str, *, where: Filter | None, limit: int) -> Call[list[tuple[Any, int]]]:
+    body = {"key": key, "where": wire.filter_to_wire(where), "limit": limit}
+    return _asking(name, "records/facets", body, wire.facets_from_wire)
+
+
+def scan(name: str, *, where: Filter | None, limit: int, cursor: str | None, vectors: bool) -> Call[Page]:
+    body = {
+        "where": wire.filter_to_wire(where),
+        "limit": limit,
+        "cursor": cursor,
+        "vectors": vectors,
+        "vector_format": "base64",
+    }
+    return _asking(name, "records/scan", body, wire.page_from_wire)
+
+
+def search(name: str, query: str | ArrayLike | None, vector: ArrayLike | None, options: Wire) -> Call[Found]:
+    asked, is_batch = _query(query, vector)
+    body = {**asked, **_search_options(options)}
+    if is_batch:
+        return _asking(
+            name, "search/batch", body, lambda value: [wire.hits_from_wire(hits) for hits in value["results"]]
+        )
+    return _asking(name, "search", body, wire.hits_from_wire)
+
+
+def why_not(name: str, id: str, query: str | ArrayLike | None, vector: ArrayLike | None, options: Wire) -> Call[WhyNot]:
+    asked, is_batch = _query(query, vector)
+    if is_batch:
+        raise InvalidQuery("why_not explains one query; ask for them one at a time")
+    return _asking(name, "why-not", {"id": id, **asked, **_search_options(options)}, wire.why_not_from_wire)
+
+
+def context(name: str, question: str, budget_tokens: int, options: Wire) -> Call[Context]:
+    """Raises InvalidInput for a counter of tokens, which is code of the caller's, and for a template."""
+    for what in ("count_tokens", "template"):
+        if options.pop(what, None) is not None:
+            raise InvalidInput(
+                f"{what} cannot be sent to a service; build the passages' text here from context.passages"
+            )
+    if "where" in options:
+        options["where"] = wire.filter_to_wire(options["where"])
+    body = {"question": question, "budget_tokens": budget_tokens, **options, "vector_format": "base64"}
+    return _asking(name, "context", body, wire.context_from_wire)
+
+
+def stats(name: str) -> Call[CollectionStats]:
+    return Call("GET", f"{_path(name)}/stats", wire.stats_from_wire, is_safe=True)
+
+
+def recall_report(
+    name: str, *, sample: int, k: int, ef: int | None, where: Sequence[Filter], seed: int
+) -> Call[RecallReport]:
+    filters = [wire.filter_to_wire(one) for one in where]
+    body = {"sample": sample, "k": k, "ef": ef, "where": filters, "seed": seed}
+    return _asking(name, "recall-report", body, wire.recall_report_from_wire)
+
+
+def check(name: str) -> Call[list[str]]:
+    return Call("GET", f"{_path(name)}/check", _problems, is_safe=True)
+
+
+def optimize(name: str) -> Call[None]:
+    return Call("POST", f"{_path(name)}/optimize", _nothing, is_safe=True)
+
+
+def warm(name: str) -> Call[None]:
+    return Call("POST", f"{_path(name)}/warm", _nothing, is_safe=True)
+
+
+# -- pieces that callers need too
+
+
+def columns_of(ids: Any, texts: Any, vectors: Any, metadata: Any, parents: Any, seqs: Any, expires: Any) -> Columns:
+    """The keyword columns of `add` and its like, as `records.batches` takes them."""
+    return {
+        "id": ids,
+        "text": texts,
+        "vector": vectors,
+        "metadata": metadata,
+        "parent": parents,
+        "seq": seqs,
+        "expires": expires,
+    }
+
+
+def given(**options: Any) -> Wire:
+    """The options that are not None: the others keep the service's defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def joined(results: Sequence[WriteResult]) -> WriteResult:
+    """The results of several batches as one. (The library's stands in `collection`, which loads the engine.)"""
+    return WriteResult(
+        ids=tuple(id for result in results for id in result.ids),
+        added=sum(result.added for result in results),
+        updated=sum(result.updated for result in results),
+        unchanged=sum(result.unchanged for result in results),
+    )
+
+
+class Judged:
+    """The queries of an evaluation that have judgments (InvalidInput if none has), and how answers are measured."""
+
+    def __init__(
+        self, queries: Mapping[str, Any], qrels: Mapping[str, Mapping[str, int]], measures: Sequence[str]
+    ) -> None:
+        self._judged = {id: query for id, query in queries.items() if id in qrels}
+        if not self._judged:
+            raise InvalidInput("no query has judgments; queries and qrels must share their ids")
+        self._qrels = {id: qrels[id] for id in self._judged}
+        self._measures = measures
+        given = list(self._judged.values())
+        only_text = all(isinstance(query, str) for query in given)
+        self.batch: Any = given if only_text else np.stack([np.asarray(query) for query in given])
+
+    def evaluated(self, answers: Sequence[Hits]) -> Evaluation:
+        from vecdb.evaluation import evaluate_run
+
+        run = {id: [(hit.id, hit.score) for hit in hits] for id, hits in zip(self._judged, answers)}
+        return evaluate_run(run, self._qrels, measures=self._measures)
+
+
+# -- pieces
+
+
+def _path(name: str) -> str:
+    """A name's place in the path: reserved characters escaped, and '.' and '..', which clients would resolve."""
+    if not isinstance(name, str):
+        raise InvalidInput(f"the name of a collection is {name!r}; it must be text")
+    try:
+        escaped = quote(name, safe="")
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"the name of a collection is {name!r}, which is not valid Unicode") from error
+    return f"/v1/collections/{escaped.replace('.', '%2E') if name in ('.', '..') else escaped}"
+
+
+def _asking(name: str, what: str, body: Wire, read: Callable[[Any], T]) -> Call[T]:
+    """A question: it is sent as a POST because of its body, but changes nothing."""
+    return Call("POST", f"{_path(name)}/{what}", read, _json(body), is_safe=True)
+
+
+def _json(body: Wire) -> bytes:
+    try:
+        return wire.dumps(body)
+    except TypeError as error:  # a value of a foreign type, or text that is not Unicode
+        raise InvalidInput(f"an argument cannot be sent: {error}") from error
+
+
+def _rows(batch: Batch) -> list[Wire]:
+    """The records as the service takes them. A field that was not given is left out: `update` must leave it alone."""
+    plain: dict[str, Sequence[Any]] = {
+        "text": batch.texts,
+        "parent": batch.parents,
+        "seq": batch.seqs,
+        "expires": batch.expires,
+    }
+    columns = {"id": batch.ids, **{field: column for field, column in plain.items() if field in batch.given}}
+    if "metadata" in batch.given:
+        columns["metadata"] = [wire.json_text(text) for text in batch.metadata]
+    if "vector" in batch.given:
+        columns["vector_base64"] = [
+            wire.to_base64(batch.vectors[i]) if batch.vectors is not None and has else None
+            for i, has in enumerate(batch.has_vector)
+        ]
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]
+
+
+def _texts(ids: Sequence[str]) -> list[str]:
+    listed = list(ids)
+    for id in listed:
+        if not isinstance(id, str):
+            raise InvalidInput(f"id {id!r} is a {type(id).__name__}; ids are text")
+    return listed
+
+
+def _query(query: Any, vector: Any) -> tuple[Wire, bool]:
+    """The query's part of the body, and whether it is a batch. Raises InvalidVector, InvalidQuery."""
+    texts: Any = None
+    if isinstance(query, str) or (isinstance(query, list | tuple) and query and all(isinstance(q, str) for q in query)):
+        texts = query
+    elif query is not None:
+        if vector is not None:
+            raise InvalidQuery("two vectors were given; with vector= the query itself is text")
+        vector = query
+    is_batch = texts is not None and not isinstance(texts, str)
+    body: Wire = {}
+    if vector is not None:
+        matrix, is_matrix = _matrix(vector)
+        if texts is not None and is_batch != is_matrix:
+            raise InvalidQuery(
+                "a batch of one kind and a single query of the other were given; give as many texts as vectors"
+            )
+        is_batch = is_matrix
+        encoded = [wire.to_base64(row) for row in matrix]
+        body.update({"query_vectors_base64": encoded} if is_batch else {"vector_base64": encoded[0]})
+    if texts is not None:
+        body.update({"queries": list(texts)} if is_batch else {"query": texts})
+    return body, is_batch
+
+
+def _matrix(vector: Any) -> tuple[Any, bool]:
+    try:
+        is_single = np.ndim(vector) == 1
+    except ValueError:  # rows of unequal length; as_matrix says so
+        is_single = False
+    return (as_matrix([vector], what="the query"), False) if is_single else (as_matrix(vector, what="the query"), True)
+
+
+def _search_options(options: Wire) -> Wire:
+    """options as they travel. Raises InvalidQuery for a reranker, which is code of the caller's."""
+    if options.pop("rerank", None) is not None:
+        raise InvalidQuery(
+            "rerank is an object of this process and cannot be sent; search without it, then rerank the hits here"
+        )
+    if "where" in options:
+        options["where"] = wire.filter_to_wire(options["where"])
+    if "fusion" in options:
+        options["fusion"] = wire.fusion_to_wire(options["fusion"])
+    return {**options, "vector_format": "base64"}
+
+
+def _described(value: Wire) -> Described:
+    return Described(value["name"], value["records"], CollectionConfig.from_json(value["config"]))
+
+
+def _problems(value: Wire) -> list[str]:
+    return list(value["problems"])
+
+
+def _nothing(value: Any) -> None:
+    return None

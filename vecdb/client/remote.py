@@ -1,0 +1,402 @@
+"""The sync client: a database behind a URL, with the methods, results and errors of the library's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
+
+from numpy.typing import ArrayLike
+
+from vecdb.client import calls
+from vecdb.client.calls import Call, Described, Limits, T
+from vecdb.client.transport import Sender
+from vecdb.config import CollectionConfig, TextConfig
+from vecdb.index.base import HnswConfig
+from vecdb.query.request import SearchKeywords
+from vecdb.records import Columns
+from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Mode, Page, Record, WhyNot, WriteResult
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from vecdb.evaluation import Evaluation
+    from vecdb.recall import RecallReport
+
+Progress = Callable[[int, int | None], None]
+
+
+def connect(
+    url: str, *, api_key: str | None = None, timeout_s: float = 60.0, http: httpx2.Client | None = None
+) -> RemoteDatabase:
+    """The database that a service serves at this URL. Nothing is sent yet.
+
+    timeout_s: for each step of a request (connecting, sending, waiting for the answer). http: an httpx2 client of the
+    caller's own, for proxies or certificates; it must have the service's URL as base_url, and api_key and timeout_s
+    are then its business. Raises MissingExtra without httpx2, InvalidInput for what is no http(s) URL.
+    """
+    return RemoteDatabase(Sender(url, api_key, timeout_s, http))
+
+
+class RemoteDatabase:
+    """A database behind a URL. For any number of threads."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._limits: Limits | None = None
+
+    @property
+    def url(self) -> str:
+        return self._sender.url
+
+    def collection(
+        self,
+        name: str,
+        *,
+        dimension: int | None = None,
+        metric: Metric | None = None,
+        embed: str | None = None,
+        text: TextConfig | str | None = None,
+        index: HnswConfig | None = None,
+        create: bool = True,
+    ) -> RemoteCollection:
+        """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).
+
+        embed: a model that the service has. create=False and absent: CollectionNotFound.
+        """
+        call = calls.open_collection(
+            name, dimension=dimension, metric=metric, embed=embed, text=text, index=index, create=create
+        )
+        return RemoteCollection(self, self.send(call))
+
+    def collections(self) -> list[str]:
+        """The names of the collections that the API key may read."""
+        return self.send(calls.list_collections())
+
+    def drop(self, name: str) -> None:
+        """Delete a collection with all of its records. Raises CollectionNotFound."""
+        self.send(calls.drop(name))
+
+    def check(self) -> list[str]:
+        """Every broken invariant of the file, in words; empty if it is sound."""
+        return self.send(calls.check_database())
+
+    def close(self) -> None:
+        """Close the connections; the service goes on. Closing twice does nothing more."""
+        self._sender.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<RemoteDatabase {self.url}>"
+
+    def send(self, call: Call[T]) -> T:
+        """The result of one call. Raises what the service tells, RequestTimeout, or ServiceError."""
+        return self._sender.send(call)
+
+    def limits(self) -> Limits:
+        """What the service takes in one request; asked for once."""
+        if self._limits is None:
+            self._limits = self.send(calls.about())
+        return self._limits
+
+
+class RemoteCollection:
+    """A collection behind a URL; its methods are described at `vecdb.Collection`."""
+
+    def __init__(self, database: RemoteDatabase, described: Described) -> None:
+        self._database = database
+        self.name = described.name
+        self._config = described.config  # only the dimension is ever settled later
+
+    @property
+    def config(self) -> CollectionConfig:
+        """The settings that the collection was made with."""
+        if self._config.dimension is None:
+            self._config = self._database.send(calls.describe(self.name)).config
+        return self._config
+
+    @property
+    def dimension(self) -> int | None:
+        """Numbers in a vector; None until the first one was stored."""
+        return self.config.dimension
+
+    @property
+    def metric(self) -> Metric:
+        return self._config.metric
+
+    @property
+    def model(self) -> str | None:
+        """Identity of the embedding model whose vectors these are."""
+        return self._config.model
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def __repr__(self) -> str:
+        return f"<RemoteCollection {self.name!r} at {self._database.url}>"
+
+    # -- writing
+
+    def add(
+        self,
+        records: Any = None,
+        *,
+        ids: Sequence[str] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        parents: Sequence[str | None] | None = None,
+        seqs: Sequence[int | None] | None = None,
+        expires: Sequence[Any] | None = None,
+        model: str | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> WriteResult:
+        """As Collection.add. One call is one request, all or nothing; with batch_size it is one for each batch.
+
+        Raises InvalidInput for more than the service takes in one request, before anything of that batch is sent.
+        """
+        columns = calls.columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
+        return self._write("POST", records, columns, calls.given(model=model), batch_size, progress)
+
+    def upsert(
+        self,
+        records: Any = None,
+        *,
+        ids: Sequence[str] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        parents: Sequence[str | None] | None = None,
+        seqs: Sequence[int | None] | None = None,
+        expires: Sequence[Any] | None = None,
+        model: str | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> WriteResult:
+        """As Collection.upsert; requests as in `add`."""
+        columns = calls.columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
+        return self._write("PUT", records, columns, calls.given(model=model), batch_size, progress)
+
+    def update(
+        self,
+        records: Any = None,
+        *,
+        ids: Sequence[str] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        parents: Sequence[str | None] | None = None,
+        seqs: Sequence[int | None] | None = None,
+        expires: Sequence[Any] | None = None,
+        model: str | None = None,
+        replace_metadata: bool = False,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> WriteResult:
+        """As Collection.update: only what is given changes; requests as in `add`."""
+        columns = calls.columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
+        return self._write(
+            "PATCH",
+            records,
+            columns,
+            calls.given(model=model, replace_metadata=replace_metadata),
+            batch_size,
+            progress,
+            need_ids=True,
+        )
+
+    def replace(
+        self, parent: str, records: Any = None, *, fingerprint: str | None = None, progress: Progress | None = None
+    ) -> WriteResult:
+        """As Collection.replace: these records become all there is of one parent, in one transaction."""
+        call = calls.replace(self.name, parent, records, fingerprint=fingerprint, limits=self._database.limits())
+        result = self._database.send(call)
+        if progress is not None:
+            progress(len(result.ids), len(result.ids))
+        return result
+
+    def sources(self) -> dict[str, str]:
+        """The fingerprint of each parent that `replace` gave one."""
+        return self._database.send(calls.sources(self.name))
+
+    def delete(self, ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
+        """How many records were deleted: those with these ids, or those that a filter matches."""
+        return self._database.send(calls.delete(self.name, ids, where))
+
+    # -- reading
+
+    @overload
+    def get(self, ids: str, *, vectors: bool = False) -> Record | None: ...  # type: ignore[overload-overlap]
+    @overload
+    def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record | None]: ...
+    def get(self, ids: str | Sequence[str], *, vectors: bool = False) -> Record | list[Record | None] | None:
+        """The record, or None; for several ids a list in their order."""
+        found = self._database.send(calls.get(self.name, [ids] if isinstance(ids, str) else ids, vectors=vectors))
+        return found[0] if isinstance(ids, str) else found
+
+    def count(self, where: Filter | None = None) -> int:
+        """How many records there are, or how many a filter matches."""
+        return self._database.send(calls.count(self.name, where))
+
+    def facets(self, key: str, *, where: Filter | None = None, limit: int = 20) -> list[tuple[Any, int]]:
+        """The most frequent values of a metadata key, with how many records have each."""
+        return self._database.send(calls.facets(self.name, key, where=where, limit=limit))
+
+    def scan(
+        self, *, where: Filter | None = None, limit: int = 100, cursor: str | None = None, vectors: bool = False
+    ) -> Page:
+        """One page of the records, in order of insertion."""
+        return self._database.send(calls.scan(self.name, where=where, limit=limit, cursor=cursor, vectors=vectors))
+
+    # -- searching
+
+    @overload
+    def search(
+        self,
+        query: str,
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Hits: ...
+    @overload
+    def search(
+        self,
+        query: list[str],
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> list[Hits]: ...
+    @overload
+    def search(
+        self,
+        query: ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Any: ...
+    def search(
+        self,
+        query: str | Sequence[str] | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Any:
+        """As Collection.search: Hits for one query, a list of Hits for a batch.
+
+        Raises InvalidQuery for a reranker or a fusion of the caller's own: they are code, and cannot be sent.
+        """
+        asked = calls.given(cursor=cursor, model=model, **options)
+        return self._database.send(calls.search(self.name, query, vector, asked))
+
+    def why_not(
+        self,
+        id: str,
+        query: str | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> WhyNot:
+        """As Collection.why_not: why the record is not among the hits of this search (options as for `search`)."""
+        asked = calls.given(model=model, **options)
+        return self._database.send(calls.why_not(self.name, id, query, vector, asked))
+
+    def context(self, question: str, *, budget_tokens: int = 1500, **options: Any) -> Context:
+        """As Collection.context: passages that answer a question, packed for a language model's prompt."""
+        return self._database.send(calls.context(self.name, question, budget_tokens, calls.given(**options)))
+
+    def neighbours(self, parent: str, first: int, last: int) -> list[Record]:
+        """The records of one parent whose seq lies in first … last, in that order."""
+        return self._database.send(calls.neighbours(self.name, parent, first, last))
+
+    # -- how good, how large, is it sound
+
+    def evaluate(
+        self,
+        queries: Mapping[str, Any],
+        qrels: Mapping[str, Mapping[str, int]],
+        *,
+        modes: Sequence[Mode] = ("vector", "text", "hybrid"),
+        k: int = 100,
+        measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
+        where: Filter | None = None,
+        **options: Any,
+    ) -> dict[str, Evaluation]:
+        """As Collection.evaluate: the service searches, the measures are taken here (extra [eval])."""
+        judged = calls.Judged(queries, qrels, measures)
+        return {
+            mode: judged.evaluated(self.search(judged.batch, k=k, mode=mode, where=where, **options)) for mode in modes
+        }
+
+    def recall_report(
+        self,
+        *,
+        sample: int = 200,
+        k: int = 10,
+        ef: int | None = None,
+        where: Sequence[Filter] = (),
+        seed: int = 0,
+    ) -> RecallReport:
+        """How often the index finds what exact search finds, on a sample of the collection's own vectors."""
+        call = calls.recall_report(self.name, sample=sample, k=k, ef=ef, where=where, seed=seed)
+        return self._database.send(call)
+
+    def stats(self) -> CollectionStats:
+        """Sizes, and how much of the collection is indexed."""
+        return self._database.send(calls.stats(self.name))
+
+    def check(self) -> list[str]:
+        """Every broken invariant in words; empty if the collection is sound."""
+        return self._database.send(calls.check(self.name))
+
+    def optimize(self) -> None:
+        """Bring everything that was written into the index, now, and wait for it."""
+        self._database.send(calls.optimize(self.name))
+
+    def warm(self) -> None:
+        """Have the service load what searching needs, and wait for it."""
+        self._database.send(calls.warm(self.name))
+
+    # -- inside
+
+    def _write(
+        self,
+        method: str,
+        records: Any,
+        columns: Columns,
+        options: dict[str, Any],
+        batch_size: int | None,
+        progress: Progress | None,
+        need_ids: bool = False,
+    ) -> WriteResult:
+        limits = self._database.limits()
+        results: list[WriteResult] = []
+        done = 0
+        for call in calls.writes(
+            self.name,
+            method,
+            records,
+            columns,
+            batch_size=batch_size,
+            limits=limits,
+            options=options,
+            need_ids=need_ids,
+        ):
+            results.append(self._database.send(call))
+            done += len(results[-1].ids)
+            if progress is not None:
+                progress(done, None)
+        return calls.joined(results)

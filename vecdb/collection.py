@@ -1,0 +1,617 @@
+"""A collection: records that are searched together. This is the face; what it calls does the work.
+
+writer      checks, embeds, writes            memory      snapshots for reading
+query/      searches                          upkeep      keeps the index in step, in the background
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from vecdb.config import CollectionConfig
+from vecdb.definition import Definition
+from vecdb.embedding.base import Embedder
+from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector
+from vecdb.filters import parse
+from vecdb.index_files import IndexFiles
+from vecdb.memory import Memory, Part
+from vecdb.metadata import decode
+from vecdb.query.engine import Engine
+from vecdb.query.request import Query, SearchKeywords, SearchOptions, continued
+from vecdb.query.retrieval import Retrieval
+from vecdb.query.why_not import explain_absence
+from vecdb.records import batches
+from vecdb.storage import Store
+from vecdb.tables import StoredRecord, Tables
+from vecdb.types import (
+    CollectionStats,
+    Context,
+    Filter,
+    Hits,
+    Metric,
+    Mode,
+    Page,
+    Record,
+    WhyNot,
+    WriteResult,
+)
+from vecdb.upkeep import Indexing, Upkeep
+from vecdb.vectors import Matrix, as_matrix, from_blobs, prepared
+from vecdb.writer import Progress, Writer
+
+if TYPE_CHECKING:
+    from vecdb.evaluation import Evaluation
+    from vecdb.recall import RecallReport
+
+_LARGEST_PAGE = 100_000
+
+
+class Collection:
+    """Records that are searched together. Made by `Database.collection`; safe to use from several threads."""
+
+    def __init__(self, store: Store, definition: Definition, upkeep: Upkeep, folder: Path | None) -> None:
+        config = definition.config
+        self._store = store
+        self._definition = definition
+        self._upkeep = upkeep
+        self._tables = Tables(definition.number)
+        self._files = IndexFiles(store, folder, definition.number)
+        self._memory = Memory(store, self._tables, self._files, config.metric, config.text)
+        self._indexing = Indexing(store, self._memory, self._files, config, folder)
+        self._writer = Writer(store, self._tables, definition)
+        retrieval = Retrieval(store, self._tables, self._memory, definition, self._wish)
+        self._engine = Engine(store, self._tables, definition, retrieval)
+
+    def __repr__(self) -> str:
+        dimension = self.dimension or "?"
+        return f"<Collection {self.name!r} {len(self):,} x {dimension} {self.metric}>"
+
+    def __len__(self) -> int:
+        return self.count()
+
+    @property
+    def name(self) -> str:
+        return self._definition.name
+
+    @property
+    def config(self) -> CollectionConfig:
+        """The settings that the collection was made with."""
+        if self._definition.config.dimension is None:
+            with self._store.read() as db:
+                self._definition.refresh(db)
+        return self._definition.config
+
+    @property
+    def dimension(self) -> int | None:
+        """Numbers in a vector; None until the first one was stored."""
+        return self.config.dimension
+
+    @property
+    def metric(self) -> Metric:
+        return self._definition.config.metric
+
+    @property
+    def model(self) -> str | None:
+        """Identity of the embedding model whose vectors these are."""
+        return self._definition.config.model
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """The embedding model, loaded on first use; None if the collection has none. Raises ModelUnavailable."""
+        return self._definition.embedder() if self._definition.embeds or self.model else None
+
+    # -- writing
+
+    def add(
+        self,
+        records: Any = None,
+        *,
+        ids: Sequence[str] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        parents: Sequence[str | None] | None = None,
+        seqs: Sequence[int | None] | None = None,
+        expires: Sequence[Any] | None = None,
+        model: str | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> WriteResult:
+        """Add records that are new. All or nothing, unless batch_size cuts the input into several transactions.
+
+        records: dicts (also from a generator) with the keys id, text, vector, metadata, parent, seq, expires, all optional;
+        Record objects; a DataFrame; an Arrow table. Or give the columns by keyword. A record without id gets a random one; a
+        text without vector is embedded if the collection has a model. expires: a datetime, seconds since 1970, or a timedelta
+        from now. model: identity of the model that made the vectors. progress(done, total) is called as records are written.
+
+        Raises DuplicateId for an id that exists, InvalidRecord (`.position` says which), InvalidVector, DimensionMismatch,
+        ModelMismatch; then nothing of the batch was written.
+        """
+        columns = _columns(ids, texts, vectors, metadata, parents, seqs, expires)
+        return self._write(self._writer.add, records, columns, model, batch_size, progress)
+
+    def upsert(
+        self,
+        records: Any = None,
+        *,
+        ids: Sequence[str] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        parents: Sequence[str | None] | None = None,
+        seqs: Sequence[int | None] | None = None,
+        expires: Sequence[Any] | None = None,
+        model: str | None = None,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> WriteResult:
+        """Like `add`, but a record whose id exists replaces the old one whole (and costs nothing if nothing changed)."""
+        columns = _columns(ids, texts, vectors, metadata, parents, seqs, expires)
+        return self._write(self._writer.upsert, records, columns, model, batch_size, progress)
+
+    def update(
+        self,
+        records: Any = None,
+        *,
+        ids: Sequence[str] | None = None,
+        texts: Sequence[str | None] | None = None,
+        vectors: ArrayLike | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        parents: Sequence[str | None] | None = None,
+        seqs: Sequence[int | None] | None = None,
+        expires: Sequence[Any] | None = None,
+        model: str | None = None,
+        replace_metadata: bool = False,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+    ) -> WriteResult:
+        """Change records that exist: only what is given. Metadata is merged key by key, unless replace_metadata is set.
+
+        A text that is given is embedded anew if the collection has a model. Raises RecordNotFound, and then changes nothing.
+        """
+
+        write = partial(self._writer.update, replace_metadata=replace_metadata)
+        columns = _columns(ids, texts, vectors, metadata, parents, seqs, expires)
+        return self._write(write, records, columns, model, batch_size, progress, need_ids=True)
+
+    def replace(
+        self, parent: str, records: Any = None, *, fingerprint: str | None = None, progress: Progress | None = None
+    ) -> WriteResult:
+        """Make these records (dicts as for `add`; their parent is set) all there is of one parent, in one transaction.
+
+        None, or no records, removes those that were there. fingerprint is remembered beside the parent, and `sources` gives it
+        back: with it a loader knows which documents have changed. Raises DuplicateId for an id of another parent's record.
+        """
+        listed = [{**record, "parent": parent} for record in records or ()]
+        batch = next(batches(listed, {}, None)) if listed else None
+        result = self._writer.replace(parent, batch, fingerprint, progress)
+        self._wrote()
+        return result
+
+    def sources(self) -> dict[str, str]:
+        """The fingerprint of each parent that `replace` gave one."""
+        with self._store.read() as db:
+            return self._tables.fingerprints(db)
+
+    def delete(self, ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
+        """Delete records by id or by filter; returns how many. Ids that do not exist are passed over."""
+        if (ids is None) == (where is None):
+            raise InvalidInput("give either ids or where to delete")
+        if ids is not None:
+            deleted = self._writer.delete_ids(_ids(ids))
+        else:
+            assert where is not None
+            matching = partial(self._matching, where)
+            matching()  # checks the filter and loads its columns before the write lock is taken
+            deleted = self._writer.delete(matching)
+        self._wrote()
+        return deleted
+
+    # -- reading
+
+    @overload
+    def get(self, ids: str, *, vectors: bool = False) -> Record | None: ...  # type: ignore[overload-overlap]
+    @overload
+    def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record | None]: ...
+    def get(self, ids: str | Sequence[str], *, vectors: bool = False) -> Record | list[Record | None] | None:
+        """One record by id, or a list of them in the order of ids; None for one that is not there.
+
+        Under cosine a vector comes back as it is stored: at unit length.
+        """
+        now = time.time()
+        with self._store.snapshot() as db:
+            self._definition.refresh(db)
+            found = self._tables.by_ids(db, _ids(ids))
+            records = {i: self._record(db, r, vectors) for i, r in found.items() if not r.is_expired(now)}
+        if isinstance(ids, str):
+            return records.get(ids)
+        return [records.get(id) for id in ids]
+
+    def count(self, where: Filter | None = None) -> int:
+        if where is not None and where != {}:
+            return len(self._matching(where))
+        with self._store.snapshot() as db:
+            self._definition.refresh(db)
+            return self._tables.count(db, time.time())
+
+    def facets(self, key: str, *, where: Filter | None = None, limit: int = 20) -> list[tuple[Any, int]]:
+        """The values of a metadata key (dots go into nested ones; list items count each) and how many records have each."""
+        snapshot = self._memory.current("attributes")
+        assert snapshot.attributes is not None
+        mask = snapshot.visible(time.time())
+        if where is not None:
+            chosen = snapshot.attributes.mask(parse(where))
+            mask = chosen if mask is None else chosen & mask
+        return snapshot.attributes.facets(key, mask, limit)
+
+    def scan(
+        self, *, where: Filter | None = None, limit: int = 100, cursor: str | None = None, vectors: bool = False
+    ) -> Page:
+        """Records in order of insertion, a page at a time: pass the page's cursor to get the next one."""
+        if not 1 <= limit <= _LARGEST_PAGE:
+            raise InvalidInput(f"limit is {limit}; it must lie between 1 and {_LARGEST_PAGE:,}")
+        after = _row_of(cursor)
+        rows = None
+        if where is not None:
+            matching = np.array(self._matching(where), dtype=np.int64)
+            rows = matching[np.searchsorted(matching, after, side="right") :][: limit + 1]
+        with self._store.snapshot() as db:
+            self._definition.refresh(db)
+            if rows is None:
+                found = self._tables.page(db, after, time.time(), limit + 1)
+                rows = np.array([record.row for record in found], dtype=np.int64)
+            else:  # one may have been deleted since the filter was evaluated; the cursor counts it all the same
+                by_row = self._tables.by_rows(db, rows.tolist())
+                found = [by_row[row] for row in rows.tolist() if row in by_row]
+            last = int(rows[limit - 1]) if len(rows) > limit else None
+            records = tuple(self._record(db, record, vectors) for record in found if last is None or record.row <= last)
+        return Page(records, None if last is None else _cursor_of(last))
+
+    # -- searching
+
+    @overload
+    def search(
+        self,
+        query: str,
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Hits: ...
+    @overload
+    def search(
+        self,
+        query: list[str],
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> list[Hits]: ...
+    @overload
+    def search(
+        self,
+        query: ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Any: ...
+    def search(
+        self,
+        query: str | Sequence[str] | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        cursor: str | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Any:
+        """The k best records for a query: text, a vector, or both (`search("text", vector=v)`).
+
+        A list of texts, or a (B, D) array, is a batch: the answer is then a list of Hits, one for each query.
+
+        mode: "vector" by meaning, "text" by words (BM25), "hybrid" by both; "auto" takes whatever the query and the collection
+        allow. where: a filter on metadata. exact: look at every vector instead of the index. ef: beam width in the graph, larger
+        is slower and truer. fusion: how hybrid lists are joined, "rrf", "weighted", or an object of vecdb.query.fusion.
+        syntax="query": text is read as a query with "phrases", prefix*, AND, OR, NOT and parentheses; "plain" takes any text.
+        group_by: at most per_group hits of one parent (or of one value of a metadata key). diversity: 0 … 1, trade relevance for
+        variety (MMR). min_score: leave out hits below. offset, or the cursor of earlier Hits: go on after them. rerank: an object
+        with rerank(query, candidates, k). candidates: how many records each first stage gives. vectors: return them too.
+        model: identity of the model that made the query vector.
+
+        Scores: cosine similarity, inner product, or negated Euclidean distance by vector; BM25 by words; else the last stage's.
+        """
+        wanted = _options(options)
+        queries, is_batch = self._queries(query, vector, model)
+        if cursor is not None:
+            if is_batch:
+                raise InvalidQuery("a cursor continues one query; search them one at a time")
+            queries = self._with_vectors(queries, wanted)
+            wanted = continued(wanted, cursor, queries[0])
+        hits = self._engine.run(queries, wanted)
+        return hits if is_batch else hits[0]
+
+    def why_not(
+        self,
+        id: str,
+        query: str | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> WhyNot:
+        """Why the record is not among the hits of this search (options as for `search`), and what would bring it in."""
+        queries, is_batch = self._queries(query, vector, model)
+        if is_batch:
+            raise InvalidQuery("why_not explains one query; ask for them one at a time")
+        return explain_absence(self._engine, self._store, self._tables, id, queries[0], _options(options))
+
+    def context(self, question: str, *, budget_tokens: int = 1500, **options: Any) -> Context:
+        """Passages that answer a question, packed for a language model's prompt: see `vecdb.rag.build_context`."""
+        from vecdb.rag import build_context
+
+        return build_context(self, question, budget_tokens=budget_tokens, **options)
+
+    def neighbours(self, parent: str, first: int, last: int) -> list[Record]:
+        """The records of one parent whose seq lies in first … last, in that order: a chunk's surroundings."""
+        now = time.time()
+        first, last = max(first, -(2**63)), min(last, 2**63 - 1)
+        with self._store.snapshot() as db:
+            found = self._tables.siblings(db, parent, first, last) if first <= last else []
+            return [self._record(db, record, False) for record in found if not record.is_expired(now)]
+
+    # -- how good, how large, is it sound
+
+    def evaluate(
+        self,
+        queries: Mapping[str, Any],
+        qrels: Mapping[str, Mapping[str, int]],
+        *,
+        modes: Sequence[Mode] = ("vector", "text", "hybrid"),
+        k: int = 100,
+        measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
+        where: Filter | None = None,
+        **options: Any,
+    ) -> dict[str, Evaluation]:
+        """How good the answers are: each mode's measures over queries (id -> text or vector) with judgments (id -> id -> grade).
+
+        Measures are named as in ir-measures (extra [eval]). Compare two modes with `vecdb.evaluation.paired_bootstrap`.
+        """
+        from vecdb.evaluation import evaluate_run
+
+        judged = {id: query for id, query in queries.items() if id in qrels}
+        if not judged:
+            raise InvalidInput("no query has judgments; queries and qrels must share their ids")
+        texts = list(judged.values())
+        batch = texts if all(isinstance(query, str) for query in texts) else np.stack([np.asarray(q) for q in texts])
+        results: dict[str, Evaluation] = {}
+        for mode in modes:
+            answers: list[Hits] = self.search(batch, k=k, mode=mode, where=where, **options)
+            run = {id: [(hit.id, hit.score) for hit in hits] for id, hits in zip(judged, answers)}
+            results[mode] = evaluate_run(run, {id: qrels[id] for id in judged}, measures=measures)
+        return results
+
+    def recall_report(
+        self, *, sample: int = 200, k: int = 10, ef: int | None = None, where: Sequence[Filter] = (), seed: int = 0
+    ) -> RecallReport:
+        """How often the index finds what exact search finds, on a sample of the collection's own vectors, also under filters."""
+        from vecdb.recall import measure_recall
+
+        return measure_recall(self, sample=sample, k=k, ef=ef, where=where, seed=seed)
+
+    def stats(self) -> CollectionStats:
+        with self._store.snapshot() as db:
+            self._definition.refresh(db)
+            vectors = self._tables.count_vectors(db)
+            text_bytes = self._tables.text_bytes(db)
+            segment_bytes = self._files.bytes(db)
+        view = self._memory.current("vectors").vectors
+        assert view is not None
+        tail = len(view.tail_slots)
+        return CollectionStats(
+            name=self.name,
+            records=self.count(),
+            dimension=self.dimension,
+            metric=self.metric,
+            model=self.model,
+            indexed=vectors - tail,
+            tail=tail,
+            text_bytes=text_bytes,
+            vector_bytes=vectors * 4 * (self.dimension or 0),
+            segment_bytes=segment_bytes,
+        )
+
+    def check(self) -> list[str]:
+        """Every broken invariant in words; empty if the collection is sound."""
+        from vecdb.soundness import check_collection
+
+        return check_collection(self._store, self._tables, self._memory, self.config)
+
+    def optimize(self) -> None:
+        """Bring everything that was written into the index, now, and wait for it."""
+        self._indexing.merge(threads=None, force=True)
+
+    def warm(self) -> None:
+        """Load vectors, words and columns, and compile the kernels if there is an index to search; wait for it."""
+        self._memory.current("vectors", "words", "attributes")
+        self._indexing.warm()
+
+    # -- inside
+
+    def _write(
+        self,
+        write: Any,
+        records: Any,
+        columns: dict[str, Any],
+        model: str | None,
+        batch_size: int | None,
+        progress: Progress | None,
+        need_ids: bool = False,
+    ) -> WriteResult:
+        self._definition.check_model(model)
+        results: list[WriteResult] = []
+        done = 0
+        for batch in batches(records, columns, batch_size, need_ids=need_ids):
+            inner = None if progress is None else (lambda n, _, done=done: progress(done + n, None))
+            results.append(write(batch, inner, model))
+            done += len(batch)
+            self._wrote()
+            if progress is not None:
+                progress(done, None)
+        return joined(results)
+
+    def _wrote(self) -> None:
+        self._upkeep.nudge(self._indexing, wrote=True)
+
+    def _wish(self, part: Part) -> None:
+        """A query would have been faster with this part in memory, or with a better index."""
+        loaded = self._memory.newest().has((part,))
+        if self._upkeep.enabled:
+            if not loaded or self._indexing.is_behind():
+                self._indexing.wanted.add(part)
+                self._upkeep.nudge(self._indexing)
+        elif not loaded and part in self._indexing.wanted:  # asked for twice: loading pays
+            self._memory.current(part)
+        else:
+            self._indexing.wanted.add(part)
+
+    def _queries(self, query: Any, vector: Any, model: str | None) -> tuple[list[Query], bool]:
+        """The queries of a search, vectors checked and prepared; and whether it is a batch."""
+        texts: list[str | None] | None = None
+        if isinstance(query, str):
+            texts, is_batch = [query], False
+        elif isinstance(query, list | tuple) and query and all(isinstance(q, str) for q in query):
+            texts, is_batch = list(query), True
+        elif query is not None:
+            if vector is not None:
+                raise InvalidQuery("two vectors were given; with vector= the query itself is text")
+            vector, is_batch = query, False
+        if texts is None and vector is None:
+            raise InvalidQuery("there is no query; give text, a vector, or both")
+        if vector is None:
+            return [Query(text) for text in texts or ()], is_batch
+        self._definition.check_model(model)
+        matrix, is_batch = self._query_matrix(vector, is_batch if texts is not None else None)
+        if texts is None:
+            texts = [None] * len(matrix)
+        if len(texts) != len(matrix):
+            raise InvalidQuery(
+                f"{len(texts)} texts and {len(matrix)} vectors were given; give one vector for each text"
+            )
+        return [Query(text, row) for text, row in zip(texts, matrix)], is_batch
+
+    def _query_matrix(self, vector: Any, is_batch: bool | None) -> tuple[Matrix, bool]:
+        try:
+            dimensions = np.ndim(vector)
+        except ValueError:  # rows of unequal length
+            dimensions = 2
+        if dimensions == 2 and is_batch is None:
+            is_batch = True
+        matrix = as_matrix(vector if dimensions == 2 else [vector], what="the query")
+        if not len(matrix):
+            raise InvalidQuery("the batch of queries is empty; give at least one")
+        if not matrix.shape[1]:
+            raise InvalidVector("the query vector is empty")
+        config = self.config
+        name = "the query".format if len(matrix) == 1 else "query {}".format
+        return (
+            prepared(matrix, dimension=config.dimension, metric=config.metric, collection=self.name, name=name),
+            bool(is_batch),
+        )
+
+    def _with_vectors(self, queries: list[Query], options: SearchOptions) -> list[Query]:
+        """Embedded, as the engine would do, so that a cursor's fingerprint can be compared."""
+        if "vector" not in self._engine.stages_of(queries[0], options):
+            return queries
+        return [Query(q.text, v) for q, v in zip(queries, self._engine.query_vectors(queries))]
+
+    def _matching(self, where: Filter) -> list[int]:
+        """The rows, ascending, of visible records that satisfy a filter."""
+        node = parse(where)
+        snapshot = self._memory.current("attributes")
+        assert snapshot.attributes is not None
+        mask = snapshot.attributes.mask(node)
+        visible = snapshot.visible(time.time())
+        rows: list[int] = snapshot.rows[mask if visible is None else mask & visible].tolist()
+        return rows
+
+    def _record(self, db: Any, stored: StoredRecord, vectors: bool) -> Record:
+        blob = self._tables.vector(db, stored.row) if vectors else None
+        return Record(
+            id=stored.id,
+            text=stored.text,
+            metadata=decode(stored.metadata),
+            vector=None if blob is None else from_blobs([blob], len(blob) // 4)[0],
+            parent=stored.parent,
+            seq=stored.seq,
+            created=stored.created,
+            updated=stored.updated,
+            expires=stored.expires,
+        )
+
+
+def joined(results: Sequence[WriteResult]) -> WriteResult:
+    """The results of several batches as one."""
+    return WriteResult(
+        ids=tuple(id for result in results for id in result.ids),
+        added=sum(result.added for result in results),
+        updated=sum(result.updated for result in results),
+        unchanged=sum(result.unchanged for result in results),
+    )
+
+
+def _columns(
+    ids: Any, texts: Any, vectors: Any, metadata: Any, parents: Any, seqs: Any, expires: Any
+) -> dict[str, Any]:
+    return {
+        "id": ids,
+        "text": texts,
+        "vector": vectors,
+        "metadata": metadata,
+        "parent": parents,
+        "seq": seqs,
+        "expires": expires,
+    }
+
+
+def _options(given: SearchKeywords) -> SearchOptions:
+    known = SearchKeywords.__annotations__
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise InvalidQuery(f"search has no option {name!r}; {hint}")
+    return SearchOptions(**given)
+
+
+def _ids(ids: str | Sequence[str]) -> list[str]:
+    listed = [ids] if isinstance(ids, str) else list(ids)
+    for id in listed:
+        if not isinstance(id, str):
+            raise InvalidInput(f"id {id!r} is a {type(id).__name__}; ids are text")
+    return listed
+
+
+def _cursor_of(row: int) -> str:
+    return base64.urlsafe_b64encode(str(row).encode()).decode()
+
+
+def _row_of(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    try:
+        return int(base64.urlsafe_b64decode(cursor))
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput(f"cursor {cursor!r} is not one that a scan gave; pass page.cursor as it is") from error

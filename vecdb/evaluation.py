@@ -1,0 +1,171 @@
+"""How good rankings are: measures per query, their means, and whether two settings differ by more than chance.
+
+Everything here is a pure function over runs. A run holds for each query id its results, as (document id, score) pairs,
+larger scores better; judgements (qrels) hold for each query id the grades of its judged documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from subprocess import SubprocessError
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import InvalidInput, MissingExtra
+
+Run = Mapping[str, Sequence[tuple[str, float]]]
+Qrels = Mapping[str, Mapping[str, int]]
+
+MEASURES = ("nDCG@10", "RR@10", "AP", "R@100")
+
+_SAMPLES_AT_ONCE = 1_000_000  # numbers drawn in one step of the bootstrap: 8 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """means: each measure over all judged queries. per_query: the same for each of them, 0 where nothing was found."""
+
+    means: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapResult:
+    """difference: mean of a minus mean of b. low, high: its 95 % interval. p_value: two-sided, that there is none."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str] = MEASURES) -> Evaluation:
+    """The run measured on every query of qrels; results of other queries are passed over.
+
+    measures are names of ir-measures, such as those of MEASURES. Results count in the order of their scores; equal
+    scores in the order given. Raises InvalidInput for an unknown measure or a document twice among a query's results,
+    MissingExtra without the extra [eval].
+    """
+    if not qrels:
+        raise InvalidInput("qrels is empty; there is nothing to measure against")
+    provider = _ir_measures()
+    parsed = {name: _parse(provider, name) for name in measures}
+    if not parsed:
+        raise InvalidInput(f"no measure given; name some, such as {', '.join(MEASURES)}")
+    judged = {query: dict(grades) for query, grades in qrels.items()}
+    ranked = {query: _ranked(query, run.get(query, ())) for query in judged}
+    per_query = {query: dict.fromkeys(parsed, 0.0) for query in judged}
+    names = {measure: name for name, measure in parsed.items()}
+    try:
+        values = list(provider.iter_calc(list(names), judged, ranked))
+    except (ValueError, TypeError, OSError, SubprocessError) as error:  # some of its measures are programs that it runs
+        raise InvalidInput(f"ir-measures cannot compute {', '.join(parsed)} here: {error}") from error
+    for value in values:
+        per_query[value.query_id][names[value.measure]] = float(value.value)
+    means = {name: float(np.mean([found[name] for found in per_query.values()])) for name in parsed}
+    return Evaluation(means, per_query)
+
+
+def paired_bootstrap(
+    a: Evaluation, b: Evaluation, measure: str, *, samples: int = 10_000, seed: int = 0
+) -> BootstrapResult:
+    """Whether a is better than b by a measure, or their queries only happened to suit it.
+
+    Draws the queries anew, with replacement, samples times, and looks at the mean difference of each draw (Efron &
+    Tibshirani 1993; for retrieval Sakai 2006). The interval is that of the percentiles. The p-value is the share of
+    draws, centred on no difference, that differ at least as much as was observed; never below 1 / (samples + 1).
+    """
+    if samples < 1:
+        raise InvalidInput(f"samples is {samples}; it must be at least 1")
+    differences = _differences(a, b, measure)
+    observed = float(differences.mean())
+    means = _resampled_means(differences, samples, np.random.default_rng(seed))
+    low, high = np.percentile(means, [2.5, 97.5])
+    # Equality has to count as "at least as much" although the two sides were summed in another order.
+    extreme = np.abs(means - observed) >= abs(observed) - 1e-12
+    return BootstrapResult(observed, float(low), float(high), (int(extreme.sum()) + 1) / (samples + 1))
+
+
+def table(evaluations: Mapping[str, Evaluation]) -> str:
+    """A plain text table: a line for each named evaluation, a column for each measure, its best marked with a star."""
+    if not evaluations:
+        raise InvalidInput("no evaluation given; there is nothing to show")
+    measures = list(dict.fromkeys(name for evaluation in evaluations.values() for name in evaluation.means))
+    shown = {name: [_shown(evaluation.means.get(m)) for m in measures] for name, evaluation in evaluations.items()}
+    best = [max(row[column] for row in shown.values()) for column in range(len(measures))]
+    rows = [["", *measures]]
+    for name, values in shown.items():
+        marks = ["*" if len(shown) > 1 and value == top else " " for value, top in zip(values, best)]
+        rows.append([name, *(value + mark for value, mark in zip(values, marks))])
+    rows[0][1:] = [f"{measure} " for measure in measures]  # a space above the marks
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _ir_measures() -> Any:
+    try:
+        import ir_measures
+    except ImportError as error:
+        raise MissingExtra.of("ir-measures", extra="eval", what="evaluation") from error
+    return ir_measures
+
+
+def _parse(provider: Any, name: str) -> Any:
+    """ir-measures' object for a measure's name. Its parser raises a different error for each way to be wrong.
+
+    It lets a cutoff of 0 pass, upon which the C code below it aborts the process.
+    """
+    try:
+        measure = provider.parse_measure(name)
+        measure.validate_params()
+        if measure.params.get("cutoff", 1) < 1:
+            raise ValueError("the cutoff must be at least 1")
+    except (NameError, ValueError, TypeError, AssertionError) as error:
+        raise InvalidInput(
+            f"unknown measure {name!r}; wanted a name of ir-measures, such as {', '.join(MEASURES)}, P@5 or Success@1"
+        ) from error
+    return measure
+
+
+def _ranked(query: str, results: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """The results as ir-measures takes them: descending scores, all different, so that equal ones keep their order."""
+    best_first = sorted(results, key=lambda result: -result[1])  # stable
+    ranked = {document: float(len(best_first) - rank) for rank, (document, _) in enumerate(best_first)}
+    if len(ranked) != len(best_first):
+        raise InvalidInput(f"the results of query {query!r} hold a document twice; give each document once")
+    return ranked
+
+
+def _differences(a: Evaluation, b: Evaluation, measure: str) -> NDArray[np.float64]:
+    """(Q,) a minus b for each query, in the order of a."""
+    if a.per_query.keys() != b.per_query.keys():
+        only = sorted(a.per_query.keys() ^ b.per_query.keys())
+        raise InvalidInput(
+            f"the two evaluations are of different queries ({len(only)} in one only, such as {only[0]!r}); "
+            "evaluate both with the same qrels"
+        )
+    for evaluation in (a, b):
+        if measure not in evaluation.means:
+            raise InvalidInput(f"{measure!r} was not measured; choose one of {', '.join(evaluation.means)}")
+    return np.array([values[measure] - b.per_query[query][measure] for query, values in a.per_query.items()])
+
+
+def _resampled_means(values: NDArray[np.float64], samples: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(samples,) means of draws with replacement, some draws at a time so that memory stays bounded."""
+    step = max(1, _SAMPLES_AT_ONCE // len(values))
+    parts = [
+        values[rng.integers(len(values), size=(min(step, samples - start), len(values)))].mean(axis=1)
+        for start in range(0, samples, step)
+    ]
+    return np.concatenate(parts)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

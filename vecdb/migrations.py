@@ -1,0 +1,62 @@
+"""The schema of a vecdb file, as an ordered list of small functions. Number n brings a file from version n-1 to n.
+
+A function that has been released is never edited; a change of the schema is a new one at the end. `user_version` in the
+file's header is the number of the last one applied; `application_id` says that the file is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import apsw
+
+APPLICATION_ID = 0x76656364  # "vecd"
+
+
+def m001_first_schema(db: apsw.Connection) -> None:
+    """Database-wide tables. Each collection adds its own (see tables.py), named by its number."""
+    db.execute(
+        """
+        CREATE TABLE collections (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            name TEXT NOT NULL UNIQUE,
+            config TEXT NOT NULL,           -- JSON, CollectionConfig
+            created REAL NOT NULL
+        );
+        CREATE TABLE changes (              -- what readers catch up from; one entry is a range of rows
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            collection INTEGER NOT NULL,
+            op TEXT NOT NULL,               -- 'add' | 'delete' | 'meta'
+            first INTEGER NOT NULL,
+            last INTEGER NOT NULL
+        );
+        CREATE TABLE segments (             -- index files; all of them derived, see segments.py
+            collection INTEGER NOT NULL,
+            field TEXT NOT NULL,
+            epoch INTEGER NOT NULL,
+            upto_seq INTEGER NOT NULL,      -- the last change that the segment knows
+            file TEXT NOT NULL,
+            checksum INTEGER NOT NULL,
+            bytes INTEGER NOT NULL,
+            PRIMARY KEY (collection, field, epoch)
+        );
+        CREATE TABLE sources (              -- documents that records were made from, and what they were then
+            collection INTEGER NOT NULL,
+            parent TEXT NOT NULL,
+            fingerprint TEXT NOT NULL,
+            PRIMARY KEY (collection, parent)
+        ) WITHOUT ROWID;
+        """
+    )
+
+
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_first_schema,)
+VERSION = len(MIGRATIONS)
+
+
+def migrate(db: apsw.Connection, version: int) -> None:
+    """Bring a file from version to VERSION, inside the caller's transaction."""
+    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+        step(db)
+        db.execute(f"PRAGMA user_version = {number}")
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")

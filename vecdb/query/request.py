@@ -1,0 +1,151 @@
+"""What can be asked of a search, checked once."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import orjson
+
+from vecdb.errors import InvalidQuery
+from vecdb.filters import Node, parse
+from vecdb.query.fusion import Fusion, fusion_of
+from vecdb.rerank.base import Reranker
+from vecdb.types import Filter, Mode, Vector
+
+Syntax = Literal["plain", "query"]
+
+MOST_HITS = 100_000
+
+
+class SearchKeywords(TypedDict, total=False):
+    """What a caller may say about a search; `Collection.search` documents it, `SearchOptions` has the defaults."""
+
+    k: int
+    mode: Mode
+    where: Filter | None
+    exact: bool
+    ef: int | None
+    fusion: str | Fusion
+    syntax: Syntax
+    group_by: str | None
+    per_group: int
+    diversity: float | None
+    min_score: float | None
+    offset: int
+    rerank: Reranker | None
+    candidates: int | None
+    vectors: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """Everything about a search but the query itself."""
+
+    k: int = 10
+    mode: Mode = "auto"
+    where: Filter | None = None
+    exact: bool = False
+    ef: int | None = None
+    fusion: str | Fusion = "rrf"
+    syntax: Syntax = "plain"
+    group_by: str | None = None
+    per_group: int = 1
+    diversity: float | None = None
+    min_score: float | None = None
+    offset: int = 0
+    rerank: Reranker | None = None
+    candidates: int | None = None
+    vectors: bool = False
+
+    def __post_init__(self) -> None:
+        _whole("k", self.k, 1, MOST_HITS)
+        _whole("offset", self.offset, 0, MOST_HITS)
+        _whole("per_group", self.per_group, 1, MOST_HITS)
+        if self.ef is not None:
+            _whole("ef", self.ef, 1, MOST_HITS)
+        if self.candidates is not None:
+            _whole("candidates", self.candidates, 1, MOST_HITS)
+        _one_of("mode", self.mode, ("auto", "vector", "text", "hybrid"))
+        _one_of("syntax", self.syntax, ("plain", "query"))
+        fusion_of(self.fusion)
+        _ = self.condition
+        if self.diversity is not None and not 0 <= self.diversity <= 1:
+            raise InvalidQuery(f"diversity is {self.diversity}; it must lie between 0 (relevance alone) and 1")
+        if self.rerank is not None and not callable(getattr(self.rerank, "rerank", None)):
+            raise InvalidQuery(f"rerank is {self.rerank!r}; give an object with rerank(query, candidates, k)")
+
+    @property
+    def condition(self) -> Node | None:
+        """The filter, parsed; None if it admits everything. Raises InvalidFilter."""
+        return None if self.where is None or self.where == {} else parse(self.where)
+
+    @property
+    def wanted(self) -> int:
+        """Hits needed to fill the page, and one more to know whether there is a next one."""
+        return self.offset + self.k + 1
+
+    def depth(self, lists: int) -> int:
+        """How many candidates each first-stage list must give."""
+        if self.candidates is not None:
+            return max(self.candidates, self.wanted)
+        # A record that is good in one list only must be found in the other to be ranked well by both.
+        depth = self.wanted if lists == 1 else max(100, 4 * self.wanted)
+        if self.rerank is not None or self.diversity is not None:
+            depth = max(depth, 50, 5 * self.wanted)
+        if self.group_by is not None:
+            depth = max(depth, 200, 10 * self.wanted * self.per_group)
+        return depth
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query: text, a prepared (D,) vector, or both."""
+
+    text: str | None = None
+    vector: Vector | None = field(default=None, compare=False)
+
+
+def fingerprint(query: Query, options: SearchOptions) -> str:
+    """Eight characters that differ for different searches, so that a cursor is not used with another one."""
+    parts: list[Any] = [
+        query.text,
+        options.mode,
+        repr(options.where),
+        options.syntax,
+        options.group_by,
+        options.min_score,
+    ]
+    digest = hashlib.blake2b(repr(parts).encode(errors="replace"), digest_size=6)
+    if query.vector is not None:
+        digest.update(np.ascontiguousarray(query.vector).tobytes())
+    return base64.urlsafe_b64encode(digest.digest()).decode()
+
+
+def cursor_to(offset: int, query: Query, options: SearchOptions) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([offset, fingerprint(query, options)])).decode()
+
+
+def continued(options: SearchOptions, cursor: str, query: Query) -> SearchOptions:
+    """options from where the cursor left off. Raises InvalidQuery if it is of another search."""
+    try:
+        offset, made_for = orjson.loads(base64.urlsafe_b64decode(cursor))
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise InvalidQuery(f"cursor {cursor!r} is not one that a search gave; pass hits.cursor as it is") from error
+    if made_for != fingerprint(query, options):
+        raise InvalidQuery("the cursor was given by another search; use it with the same query, mode and filter")
+    return replace(options, offset=offset)
+
+
+def _whole(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidQuery(f"{name} is {value!r}; it must be a whole number between {least} and {most:,}")
+
+
+def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidQuery(f"{name} is {value!r}; it must be one of {', '.join(choices)}")

@@ -1,0 +1,184 @@
+"""Small frozen values that users see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+Metric = Literal["cosine", "l2", "ip"]
+Mode = Literal["auto", "vector", "text", "hybrid"]
+Metadata = dict[str, Any]
+Filter = Mapping[str, Any]
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored record. Times are seconds since 1970 (UTC); vector is filled only when it was asked for."""
+
+    id: str
+    text: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+    vector: Vector | None = None
+    parent: str | None = None
+    seq: int | None = None
+    created: float = 0.0
+    updated: float = 0.0
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """What one stage made of a hit: its rank there (from 1), its score there, and the weight of that list in the next stage."""
+
+    stage: str
+    rank: int | None = None
+    score: float | None = None
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result. score: larger is better. trace: what each stage made of it, in order."""
+
+    id: str
+    rank: int
+    score: float
+    text: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+    parent: str | None = None
+    seq: int | None = None
+    vector: Vector | None = None
+    trace: tuple[TraceStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """How one stage of a query went. detail: what it decided (index or exact, rows allowed, …), JSON-able."""
+
+    stage: str
+    candidates: int
+    ms: float
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hits(Sequence[Hit]):
+    """The hits of one query, best first: a sequence. cursor continues after the last hit; None at the end."""
+
+    hits: tuple[Hit, ...] = ()
+    cursor: str | None = None
+    estimated_recall: float | None = None
+    trace: tuple[StageReport, ...] = ()
+
+    @property
+    def ids(self) -> list[str]:
+        return [hit.id for hit in self.hits]
+
+    @property
+    def scores(self) -> list[float]:
+        return [hit.score for hit in self.hits]
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | Sequence[Hit]:
+        return self.hits[index]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """ids: of the records written, in the order given. added + updated (+ unchanged) = their number."""
+
+    ids: tuple[str, ...]
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some records of a scan, in order of insertion. cursor continues after the last one; None at the end."""
+
+    records: tuple[Record, ...]
+    cursor: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    """Why a record is not among the hits. stage: the first that dropped it (None if it is a hit); reason and remedy in words."""
+
+    id: str
+    stage: str | None
+    reason: str
+    remedy: str | None = None
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One citable piece of a context. number: its citation, from 1."""
+
+    number: int
+    id: str
+    text: str
+    source: str
+    score: float
+    tokens: int
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Passages packed for a language model. text is what to put into the prompt; empty if nothing relevant was found."""
+
+    question: str
+    text: str
+    passages: tuple[Passage, ...]
+    tokens: int
+    found: bool
+    hits: Hits
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model made of a context. refused: nothing relevant was found, so no model was asked."""
+
+    question: str
+    text: str
+    citations: tuple[Passage, ...]
+    refused: bool
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStats:
+    """bytes are of stored payload. indexed: vectors in the newest segment; tail: vectors searched exactly beside it."""
+
+    name: str
+    records: int
+    dimension: int | None
+    metric: Metric
+    model: str | None
+    indexed: int
+    tail: int
+    text_bytes: int
+    vector_bytes: int
+    segment_bytes: int

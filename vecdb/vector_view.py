@@ -1,0 +1,160 @@
+"""The vectors of one snapshot: an index over older rows and, beside it, the tail that is searched exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.base import Mask, VectorIndex, Vectors
+from vecdb.index.exact import exact_search
+from vecdb.index.growth import with_room
+from vecdb.types import Metric
+
+Slots = NDArray[np.int64]
+_NO_SLOTS: Slots = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """For B queries: slots (B, k), -1 where there are fewer; distances (B, k), +inf there; distances computed, in all."""
+
+    slots: Slots
+    distances: NDArray[np.float32]
+    work: int
+
+
+@dataclass(frozen=True, slots=True)
+class VectorView:
+    """Immutable. A slot is a record's place in memory; the index and the tail number their vectors by position.
+
+    index_slots: (p,) the slot of each index position, -1 for records that are gone; index_is_prefix: they are 0 … p-1.
+    index_allowed: the positions that are live, None if all are. epoch: of the index, counting the ones saved before it.
+    tail: (t, D), and tail_slots (t,) the slot of each; its buffer is shared with older snapshots, which see only their own
+    part of it.
+    """
+
+    metric: Metric
+    index: VectorIndex | None = None
+    index_slots: Slots = field(default_factory=_NO_SLOTS.copy)
+    index_is_prefix: bool = False
+    index_allowed: Mask | None = None
+    epoch: int = 0
+    tail_buffer: Vectors = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    tail_slots: Slots = field(default_factory=_NO_SLOTS.copy)
+
+    @property
+    def tail(self) -> Vectors:
+        return self.tail_buffer[: len(self.tail_slots)]
+
+    @property
+    def dead_in_index(self) -> int:
+        return 0 if self.index_allowed is None else int(np.count_nonzero(~self.index_allowed))
+
+    def __len__(self) -> int:
+        return len(self.index_slots) + len(self.tail_slots)
+
+    def with_tail(self, vectors: Vectors, slots: Slots) -> VectorView:
+        """With more vectors at the end of the tail."""
+        if not len(slots):
+            return self
+        used, wanted = len(self.tail_slots), len(self.tail_slots) + len(slots)
+        buffer = self.tail_buffer if used else np.zeros((0, vectors.shape[1]), dtype=np.float32)
+        buffer = with_room(buffer, used, wanted)
+        buffer[used:wanted] = vectors
+        return replace(self, tail_buffer=buffer, tail_slots=np.concatenate([self.tail_slots, slots]))
+
+    def with_live(self, live: Mask) -> VectorView:
+        """Knowing which slots are live now. live: (n,) over all slots."""
+        if self.index is None:
+            return self
+        allowed = self._of_index(live)
+        return replace(self, index_allowed=None if allowed.all() else allowed)
+
+    def with_index(
+        self, index: VectorIndex, slots: Slots, last_row: int, epoch: int, live: Mask, rows: Slots
+    ) -> VectorView:
+        """With index instead of the present one; the tail keeps what lies above last_row. rows: (n,) the row of each slot."""
+        keep = rows[self.tail_slots] > last_row
+        view = VectorView(self.metric, index, slots, _is_prefix(slots), epoch=epoch)
+        return view.with_tail(self.tail[keep], self.tail_slots[keep]).with_live(live)
+
+    def renumbered(self, new_slot: Slots) -> VectorView:
+        """With slots renumbered: new_slot[old] is the new one, or -1 for a record that is gone."""
+        keep = new_slot[self.tail_slots] >= 0
+        gone = self.index_slots < 0
+        slots = np.where(gone, -1, new_slot[self.index_slots]) if len(self.index_slots) else self.index_slots
+        allowed = slots >= 0
+        view = replace(
+            self,
+            index_slots=slots,
+            index_is_prefix=_is_prefix(slots),
+            index_allowed=None if allowed.all() else allowed,
+            tail_buffer=self.tail_buffer[:0],
+            tail_slots=_NO_SLOTS,
+        )
+        return view.with_tail(self.tail[keep], new_slot[self.tail_slots[keep]])
+
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        allowed: Mask | None,
+        live: Mask | None,
+        exact: bool,
+        ef: int | None,
+        threads: int | None,
+    ) -> Nearest:
+        """The k nearest slots of allowed (n,) for (B, D) queries.
+
+        live says the same as allowed where there is no filter (None: every slot is live); allowed must lie within it.
+        """
+        parts: list[tuple[Slots, NDArray[np.float32]]] = []
+        work = 0
+        if self.index is not None and len(self.index_slots):
+            mask = self.index_allowed if allowed is None else self._of_index(allowed)
+            if exact:
+                vectors = self.index.arrays()["vectors"]
+                found = exact_search(vectors, queries, k, self.metric, mask)
+            else:
+                found = self.index.search(queries, k, allowed=mask, ef=ef, threads=threads)
+            parts.append((_slots_at(self.index_slots, found.positions), found.distances))
+            work += int(found.work.sum())
+        if len(self.tail_slots):
+            within = live if allowed is None else allowed
+            found = exact_search(
+                self.tail, queries, k, self.metric, None if within is None else within[self.tail_slots]
+            )
+            parts.append((_slots_at(self.tail_slots, found.positions), found.distances))
+            work += int(found.work.sum())
+        if not parts:
+            return Nearest(
+                np.full((len(queries), k), -1, dtype=np.int64),
+                np.full((len(queries), k), np.inf, dtype=np.float32),
+                work,
+            )
+        if len(parts) == 1:
+            return Nearest(*parts[0], work)
+        slots = np.concatenate([part[0] for part in parts], axis=1)
+        distances = np.concatenate([part[1] for part in parts], axis=1)
+        order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        return Nearest(np.take_along_axis(slots, order, 1), np.take_along_axis(distances, order, 1), work)
+
+    def _of_index(self, mask: Mask) -> Mask:
+        """A mask over slots as one over index positions."""
+        if not len(mask):  # nothing is left of the collection, and -1 would be no place in the mask
+            return np.zeros(len(self.index_slots), dtype=np.bool_)
+        return mask[self.index_slots] & (self.index_slots >= 0)
+
+
+def _is_prefix(slots: Slots) -> bool:
+    return bool(np.array_equal(slots, np.arange(len(slots))))
+
+
+def _slots_at(slots: Slots, positions: Slots) -> Slots:
+    found = slots[positions]
+    if positions.min(initial=0) < 0:
+        found[positions < 0] = -1
+    return found

@@ -1,0 +1,363 @@
+"""The JSON form of everything that travels between the service and its clients; both sides use this file.
+
+Values look as they do in Python: an object's keys are the field names of its class in `types`. Three things have no
+JSON of their own. A vector is a list of numbers under "vector", or the base64 of little-endian float32 under
+"vector_base64", which is a third of the size and exact. A date in metadata is {"$date": …} (see `metadata`). An error
+is a problem document (RFC 9457) with two members more: "error", the name of its class in `errors`, and "position"
+where the class knows one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from vecdb import errors
+from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector, RequestTimeout, ServiceError, VecdbError
+from vecdb.filters import parse
+from vecdb.metadata import DATE_KEY, encode, iso_text, normalised, plain
+from vecdb.query.fusion import FUSIONS, Fusion
+from vecdb.types import (
+    CollectionStats,
+    Context,
+    Filter,
+    Hit,
+    Hits,
+    Page,
+    Passage,
+    Record,
+    StageReport,
+    TraceStep,
+    Vector,
+    WhyNot,
+    WriteResult,
+)
+
+if TYPE_CHECKING:
+    from vecdb.recall import RecallReport
+
+PROBLEM_TYPE = "application/problem+json"
+JSON_TYPE = "application/json"
+NDJSON_TYPE = "application/x-ndjson"
+
+Wire = dict[str, Any]  # what dumps takes and loads gives
+
+
+def dumps(value: Any) -> bytes:
+    """JSON text of a wire value; NumPy arrays and numbers are taken as they are."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def loads(text: bytes) -> Any:
+    """The value of a JSON text. Raises ServiceError, because only answers are read with it."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        shown = text[:80].decode("utf-8", "replace")
+        raise ServiceError(f"the answer is not JSON ({error}): {shown!r}; is a vecdb service at this URL?") from error
+
+
+# -- vectors
+
+
+def to_base64(vector: Vector) -> str:
+    """(D,) float32 -> text."""
+    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode("ascii")
+
+
+def from_base64(text: str) -> Vector:
+    """text -> (D,) float32. Raises InvalidVector for anything but the base64 of whole float32 numbers."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidVector(f"vector_base64 is not base64 ({error}); give that of little-endian float32") from error
+    if not data or len(data) % 4:
+        raise InvalidVector(f"vector_base64 holds {len(data)} bytes; give four for each number, little-endian float32")
+    return np.frombuffer(data, dtype="<f4").astype(np.float32)
+
+
+def _vector_field(vector: Vector | None, compact: bool) -> Wire:
+    if vector is None:
+        return {}
+    return {"vector_base64": to_base64(vector)} if compact else {"vector": np.asarray(vector, dtype=np.float32)}
+
+
+def _vector_of(value: Mapping[str, Any]) -> Vector | None:
+    if (text := value.get("vector_base64")) is not None:
+        return from_base64(text)
+    numbers = value.get("vector")
+    return None if numbers is None else np.asarray(numbers, dtype=np.float32)
+
+
+# -- records, hits and the rest of `types`
+
+
+def metadata_to_wire(metadata: Mapping[str, Any]) -> orjson.Fragment:
+    """As `metadata.encode` writes it, put into the answer as it is."""
+    return orjson.Fragment(encode(metadata))
+
+
+def json_text(text: str) -> orjson.Fragment:
+    """What is JSON already, put in as it is."""
+    return orjson.Fragment(text)
+
+
+def record_to_wire(record: Record, *, compact: bool = False) -> Wire:
+    """compact: the vector as base64."""
+    return {
+        "id": record.id,
+        "text": record.text,
+        "metadata": metadata_to_wire(record.metadata),
+        **_vector_field(record.vector, compact),
+        "parent": record.parent,
+        "seq": record.seq,
+        "created": record.created,
+        "updated": record.updated,
+        "expires": record.expires,
+    }
+
+
+def record_from_wire(value: Wire) -> Record:
+    return Record(
+        id=value["id"],
+        text=value["text"],
+        metadata=normalised(value["metadata"]),
+        vector=_vector_of(value),
+        parent=value["parent"],
+        seq=value["seq"],
+        created=value["created"],
+        updated=value["updated"],
+        expires=value["expires"],
+    )
+
+
+def page_to_wire(page: Page, *, compact: bool = False) -> Wire:
+    return {"records": [record_to_wire(record, compact=compact) for record in page.records], "cursor": page.cursor}
+
+
+def page_from_wire(value: Wire) -> Page:
+    return Page(tuple(record_from_wire(record) for record in value["records"]), value["cursor"])
+
+
+def hits_to_wire(hits: Hits, *, compact: bool = False) -> Wire:
+    return {
+        "hits": [_hit_to_wire(hit, compact) for hit in hits.hits],
+        "cursor": hits.cursor,
+        "estimated_recall": hits.estimated_recall,
+        "trace": [
+            {"stage": step.stage, "candidates": step.candidates, "ms": step.ms, "detail": dict(step.detail)}
+            for step in hits.trace
+        ],
+    }
+
+
+def hits_from_wire(value: Wire) -> Hits:
+    return Hits(
+        hits=tuple(_hit_from_wire(hit) for hit in value["hits"]),
+        cursor=value["cursor"],
+        estimated_recall=value["estimated_recall"],
+        trace=tuple(StageReport(**step) for step in value["trace"]),
+    )
+
+
+def _hit_to_wire(hit: Hit, compact: bool) -> Wire:
+    return {
+        "id": hit.id,
+        "rank": hit.rank,
+        "score": hit.score,
+        "text": hit.text,
+        "metadata": metadata_to_wire(hit.metadata),
+        "parent": hit.parent,
+        "seq": hit.seq,
+        **_vector_field(hit.vector, compact),
+        "trace": [{"stage": s.stage, "rank": s.rank, "score": s.score, "weight": s.weight} for s in hit.trace],
+    }
+
+
+def _hit_from_wire(value: Wire) -> Hit:
+    return Hit(
+        id=value["id"],
+        rank=value["rank"],
+        score=value["score"],
+        text=value["text"],
+        metadata=normalised(value["metadata"]),
+        parent=value["parent"],
+        seq=value["seq"],
+        vector=_vector_of(value),
+        trace=tuple(TraceStep(**step) for step in value["trace"]),
+    )
+
+
+def write_result_to_wire(result: WriteResult) -> Wire:
+    return {"ids": result.ids, "added": result.added, "updated": result.updated, "unchanged": result.unchanged}
+
+
+def write_result_from_wire(value: Wire) -> WriteResult:
+    return WriteResult(tuple(value["ids"]), value["added"], value["updated"], value["unchanged"])
+
+
+def why_not_to_wire(why: WhyNot) -> Wire:
+    return {"id": why.id, "stage": why.stage, "reason": why.reason, "remedy": why.remedy, "rank": why.rank}
+
+
+def why_not_from_wire(value: Wire) -> WhyNot:
+    return WhyNot(**value)
+
+
+def context_to_wire(context: Context, *, compact: bool = False) -> Wire:
+    return {
+        "question": context.question,
+        "text": context.text,
+        "passages": [_passage_to_wire(passage) for passage in context.passages],
+        "tokens": context.tokens,
+        "found": context.found,
+        "hits": hits_to_wire(context.hits, compact=compact),
+    }
+
+
+def context_from_wire(value: Wire) -> Context:
+    return Context(
+        question=value["question"],
+        text=value["text"],
+        passages=tuple(Passage(**{**p, "metadata": normalised(p["metadata"])}) for p in value["passages"]),
+        tokens=value["tokens"],
+        found=value["found"],
+        hits=hits_from_wire(value["hits"]),
+    )
+
+
+def _passage_to_wire(passage: Passage) -> Wire:
+    return {
+        "number": passage.number,
+        "id": passage.id,
+        "text": passage.text,
+        "source": passage.source,
+        "score": passage.score,
+        "tokens": passage.tokens,
+        "metadata": metadata_to_wire(passage.metadata),
+    }
+
+
+def stats_to_wire(stats: CollectionStats) -> Wire:
+    return {name: getattr(stats, name) for name in CollectionStats.__dataclass_fields__}
+
+
+def stats_from_wire(value: Wire) -> CollectionStats:
+    return CollectionStats(**value)
+
+
+def recall_report_to_wire(report: RecallReport) -> Wire:
+    return asdict(report)
+
+
+def recall_report_from_wire(value: Wire) -> RecallReport:
+    from vecdb.recall import RecallReport, RecallRow
+
+    return RecallReport(value["k"], value["sample"], tuple(RecallRow(**row) for row in value["rows"]))
+
+
+def facets_to_wire(facets: Iterable[tuple[Any, int]]) -> Wire:
+    """A value that is a date travels as it does in metadata."""
+    return {"facets": [{"value": orjson.Fragment(_bare(value)), "count": count} for value, count in facets]}
+
+
+def facets_from_wire(value: Wire) -> list[tuple[Any, int]]:
+    return [(normalised({"value": facet["value"]})["value"], facet["count"]) for facet in value["facets"]]
+
+
+def _bare(value: Any) -> str:
+    """The JSON text of one metadata value: that of an object with one short key, without the object around it."""
+    return encode({"v": value})[len('{"v":') : -1]
+
+
+# -- filters and fusion
+
+
+def filter_to_wire(where: Filter | None) -> orjson.Fragment | None:
+    """A filter as it is written, dates as {"$date": …}. Raises InvalidFilter: JSON would change some wrong ones."""
+    if where is None:
+        return None
+    parse(where)
+    return orjson.Fragment(orjson.dumps(where, default=_filter_value, option=orjson.OPT_PASSTHROUGH_DATETIME))
+
+
+def _filter_value(value: Any) -> Any:
+    """What orjson calls for values that JSON lacks; `parse` has let only these through."""
+    if isinstance(value, set | frozenset):
+        return list(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    known = plain(value)
+    return {DATE_KEY: iso_text(known)} if isinstance(known, date) else known
+
+
+def fusion_to_wire(fusion: str | Fusion) -> str | Wire:
+    """Raises InvalidQuery for a fusion of the caller's own, which is code and stays where it is."""
+    if isinstance(fusion, str):
+        return fusion
+    kind = next((name for name, known in FUSIONS.items() if type(fusion) is known), None)
+    if kind is None:
+        raise InvalidQuery(f"fusion is {fusion!r}, which cannot be sent to a service; use one of {', '.join(FUSIONS)}")
+    return {"kind": kind, **asdict(fusion)}  # type: ignore[call-overload]
+
+
+def fusion_from_wire(value: Mapping[str, Any]) -> Fusion:
+    """Raises InvalidQuery for options that this kind does not have."""
+    options = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items() if name != "kind"}
+    try:
+        fusion: Fusion = FUSIONS[value["kind"]](**options)
+        return fusion
+    except (KeyError, TypeError) as error:
+        raise InvalidQuery(
+            f"fusion is {dict(value)!r}; it must be one of {', '.join(FUSIONS)} with its options"
+        ) from error
+
+
+# -- errors
+
+ERRORS: dict[str, type[VecdbError]] = {
+    name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, VecdbError)
+}
+
+
+def problem(error: VecdbError, status: int) -> Wire:
+    """The problem document of an error."""
+    name = type(error).__name__ if type(error).__name__ in ERRORS else "VecdbError"
+    position = getattr(error, "position", None)
+    return {
+        "type": f"urn:vecdb:error:{name}",
+        "title": re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize(),
+        "status": status,
+        "detail": str(error),
+        "error": name,
+        **({} if position is None else {"position": position}),
+    }
+
+
+def error_from_wire(status: int, body: bytes, *, first: int = 0) -> VecdbError:
+    """The error of an answer whose status is not 2xx: of the class that the library itself would have raised.
+
+    first is added to its position: the place of the sent records in a longer input.
+    """
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        told = None
+    if not isinstance(told, dict) or not isinstance(told.get("detail"), str):
+        shown = body[:200].decode("utf-8", "replace").strip()
+        foreign = RequestTimeout if status in (408, 504) else ServiceError
+        return foreign(f"the service answered {status}{': ' + shown if shown else ''}; is a vecdb service at this URL?")
+    kind = ERRORS.get(str(told.get("error")), ServiceError)
+    position = told.get("position")
+    if not issubclass(kind, InvalidInput) or not isinstance(position, int):
+        return kind(told["detail"])
+    where = f"of the records from {first} on, " if first else ""
+    return kind(where + told["detail"], position=first + position)

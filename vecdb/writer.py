@@ -1,0 +1,329 @@
+"""Writing records: one call, one transaction, all or nothing.
+
+Everything slow (checking, embedding) happens before the transaction, so that the write lock is held for SQLite's work only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+import numpy as np
+
+from vecdb.config import CollectionConfig
+from vecdb.definition import Definition
+from vecdb.embedding.base import embed_in_batches
+from vecdb.errors import DuplicateId, InvalidVector, RecordNotFound
+from vecdb.metadata import decode, encode
+from vecdb.records import Batch
+from vecdb.storage import Store
+from vecdb.tables import StoredRecord, Tables
+from vecdb.types import WriteResult
+from vecdb.vectors import Matrix, as_matrix, prepared, to_blobs
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """A batch with its vectors ready: blobs[i] is record i's vector or None, hashes[i] its text's hash if we embedded it."""
+
+    batch: Batch
+    blobs: list[bytes | None]
+    hashes: list[bytes | None]
+    dimension: int | None
+    model: str | None  # whose vectors the caller says they are
+
+
+class Writer:
+    def __init__(self, store: Store, tables: Tables, definition: Definition) -> None:
+        self._store = store
+        self._tables = tables
+        self._definition = definition
+
+    def add(self, batch: Batch, progress: Progress | None = None, model: str | None = None) -> WriteResult:
+        ready = self._prepared(batch, progress, model)
+        try:
+            with self._store.write() as db:
+                config = self._begin(db, ready)
+                self._insert(db, ready, range(len(batch)), time.time())
+        except apsw.ConstraintError as error:
+            raise self._taken(batch, error) from error
+        self._definition.config = config
+        return WriteResult(tuple(batch.ids), added=len(batch))
+
+    def upsert(self, batch: Batch, progress: Progress | None = None, model: str | None = None) -> WriteResult:
+        ready = self._prepared(batch, progress, model)
+        with self._store.write() as db:
+            config = self._begin(db, ready)
+            old = self._tables.by_ids(db, batch.ids)
+            result = self._replace(db, ready, old)
+        self._definition.config = config
+        return result
+
+    def update(
+        self, batch: Batch, progress: Progress | None = None, model: str | None = None, *, replace_metadata: bool
+    ) -> WriteResult:
+        """Change what the batch gives and keep the rest. Raises RecordNotFound for an id that is not there."""
+        with self._store.snapshot() as db:  # before anything is embedded in vain
+            self._existing(db, batch)
+        ready = self._prepared(batch, progress, model)
+        with self._store.write() as db:
+            config = self._begin(db, ready)
+            old = self._existing(db, batch)
+            self._complete(db, ready, old, replace_metadata)
+            result = self._replace(db, ready, old)
+        self._definition.config = config
+        return result
+
+    def replace(
+        self, parent: str, batch: Batch | None, fingerprint: str | None, progress: Progress | None = None
+    ) -> WriteResult:
+        """Make batch all there is of this parent (None: nothing), and remember the fingerprint (None: forget it)."""
+        ready = None if batch is None else self._prepared(batch, progress)
+        with self._store.write() as db:
+            config = self._begin(db, ready)
+            rows = set(self._tables.rows_of_parent(db, parent))
+            self._tables.set_fingerprint(db, parent, fingerprint)
+            result = WriteResult(())
+            if ready is not None:
+                old = self._tables.by_ids(db, ready.batch.ids)
+                self._check_parent(ready.batch, old, parent)
+                rows -= {record.row for record in old.values()}
+                result = self._replace(db, ready, old)
+            self._tables.delete(db, sorted(rows))
+        self._definition.config = config
+        return result
+
+    def delete(self, matching: Callable[[], Sequence[int]]) -> int:
+        """Delete the rows that matching finds inside the transaction, where nobody can change them any more."""
+        with self._store.write() as db:
+            self._definition.refresh(db)
+            rows = matching()
+            self._tables.delete(db, rows)
+            return len(rows)
+
+    def delete_ids(self, ids: Sequence[str]) -> int:
+        with self._store.write() as db:
+            self._definition.refresh(db)
+            now = time.time()
+            found = self._tables.by_ids(db, ids).values()
+            self._tables.delete(db, [record.row for record in found])
+            return sum(not record.is_expired(now) for record in found)
+
+    # -- before the transaction
+
+    def _prepared(self, batch: Batch, progress: Progress | None, model: str | None = None) -> _Prepared:
+        config = self._definition.config
+        blobs: list[bytes | None] = [None] * len(batch)
+        hashes: list[bytes | None] = [None] * len(batch)
+        dimension = None
+        if batch.vectors is not None:
+            positions = np.flatnonzero(batch.has_vector)
+            try:
+                given = prepared(
+                    batch.vectors[positions],
+                    dimension=config.dimension,
+                    metric=config.metric,
+                    collection=self._definition.name,
+                    name=lambda i: batch.name(int(positions[i])),
+                )
+            except InvalidVector as error:
+                place = batch.first + int(positions[error.position or 0])
+                raise type(error)(str(error), position=place) from None
+            dimension = given.shape[1]
+            for position, blob in zip(positions.tolist(), to_blobs(given)):
+                blobs[position] = blob
+        if self._definition.embeds:
+            dimension = self._embed(batch, blobs, hashes, progress) or dimension
+        return _Prepared(batch, blobs, hashes, dimension, model)
+
+    def _embed(
+        self, batch: Batch, blobs: list[bytes | None], hashes: list[bytes | None], progress: Progress | None
+    ) -> int | None:
+        """Fill in vectors for texts that came without one. Texts that are stored already are not embedded again."""
+        wanted: dict[bytes, list[int]] = {}
+        for position, text in enumerate(batch.texts):
+            if text and blobs[position] is None:
+                key = hashes[position] = hashlib.blake2b(text.encode(), digest_size=16).digest()
+                wanted.setdefault(key, []).append(position)
+        if not wanted:
+            return None
+        known: dict[bytes, bytes] = {}
+        with self._store.snapshot() as db:
+            for key in wanted:
+                blob = self._tables.vector_of_hash(db, key)
+                if blob is not None:
+                    known[key] = blob
+        new = [key for key in wanted if key not in known]
+        if new:
+            texts = [batch.texts[wanted[key][0]] or "" for key in new]
+            known.update(zip(new, to_blobs(self._embedded(texts, progress))))
+        for key, positions in wanted.items():
+            for position in positions:
+                blobs[position] = known[key]
+        return len(next(iter(known.values()))) // 4
+
+    def _embedded(self, texts: list[str], progress: Progress | None) -> Matrix:
+        embedder = self._definition.embedder()
+        vectors = as_matrix(
+            embed_in_batches(embedder, texts, progress=progress), what=f"vectors of model {embedder.name!r}"
+        )
+        if len(vectors) != len(texts):
+            raise InvalidVector(
+                f"model {embedder.name!r} made {len(vectors)} vectors of {len(texts)} texts; it must make one each"
+            )
+        return prepared(
+            vectors,
+            dimension=self._definition.config.dimension,
+            metric=self._definition.config.metric,
+            collection=self._definition.name,
+            name=lambda i: f"the vector of text {texts[i][:40]!r}…",
+        )
+
+    # -- inside the transaction
+
+    def _begin(self, db: apsw.Connection, ready: _Prepared | None) -> CollectionConfig:
+        """Settle what the first write settles, and let expired records go. Returns the configuration from now on."""
+        self._definition.refresh(db)
+        self._tables.delete(db, self._tables.expired(db, time.time()))
+        config = self._definition.config
+        if ready is None or ready.dimension is None:
+            return config
+        if config.dimension not in (None, ready.dimension):  # settled by somebody else while we prepared
+            prepared(
+                np.zeros((1, ready.dimension), dtype=np.float32),
+                dimension=config.dimension,
+                metric=config.metric,
+                collection=self._definition.name,
+                name=ready.batch.name,
+            )
+        is_first = ready.model is not None and not self._tables.count_vectors(db)
+        return self._definition.settle(db, ready.dimension, ready.model, is_first=is_first)
+
+    def _insert(
+        self, db: apsw.Connection, ready: _Prepared, positions: Sequence[int], created: float | Sequence[float]
+    ) -> None:
+        """Write the batch's records at these positions as new rows."""
+        batch, now = ready.batch, time.time()
+        first = self._tables.next_row(db)
+        born = [created] * len(positions) if isinstance(created, float) else created
+        records = [
+            StoredRecord(
+                first + i,
+                batch.ids[p],
+                batch.parents[p],
+                batch.seqs[p],
+                batch.texts[p],
+                batch.metadata[p],
+                ready.hashes[p],
+                born[i],
+                now,
+                batch.expires[p],
+            )
+            for i, p in enumerate(positions)
+        ]
+        blobs = ((first + i, blob) for i, p in enumerate(positions) if (blob := ready.blobs[p]) is not None)
+        self._tables.insert(db, records, blobs)
+
+    def _replace(self, db: apsw.Connection, ready: _Prepared, old: dict[str, StoredRecord]) -> WriteResult:
+        """Write the batch over the records in old: not at all, in place, or as a new row, whichever is enough."""
+        batch, now = ready.batch, time.time()
+        fresh: list[int] = []
+        created: list[float] = []
+        gone: list[int] = []
+        kept: list[StoredRecord] = []
+        updated = unchanged = 0
+        for position, id in enumerate(batch.ids):
+            before = old.get(id)
+            if (
+                before is None
+                or before.text != batch.texts[position]
+                or not self._same_vector(db, before.row, ready, position)
+            ):
+                fresh.append(position)
+                alive = before is not None and not before.is_expired(now)
+                created.append(before.created if before is not None and alive else now)
+                updated += alive
+                if before is not None:
+                    gone.append(before.row)
+                continue
+            after = before._replace(
+                parent=batch.parents[position],
+                seq=batch.seqs[position],
+                metadata=batch.metadata[position],
+                expires=batch.expires[position],
+            )
+            if after == before:
+                unchanged += 1
+            else:
+                kept.append(after._replace(updated=now))
+        self._tables.delete(db, gone)
+        if fresh:
+            self._insert(db, ready, fresh, created)
+        if kept:
+            self._tables.replace_fields(db, kept)
+        added = len(fresh) - updated
+        return WriteResult(tuple(batch.ids), added=added, updated=updated + len(kept), unchanged=unchanged)
+
+    def _same_vector(self, db: apsw.Connection, row: int, ready: _Prepared, position: int) -> bool:
+        return self._tables.vector(db, row) == ready.blobs[position]
+
+    def _existing(self, db: apsw.Connection, batch: Batch) -> dict[str, StoredRecord]:
+        old, now = self._tables.by_ids(db, batch.ids), time.time()
+        for position, id in enumerate(batch.ids):
+            if id not in old or old[id].is_expired(now):
+                raise RecordNotFound(
+                    f"{batch.name(position)} is not in collection {self._definition.name!r}; add it with add or upsert"
+                )
+        return old
+
+    def _complete(
+        self, db: apsw.Connection, ready: _Prepared, old: dict[str, StoredRecord], replace_metadata: bool
+    ) -> None:
+        """Fill in what an update does not give from the records as they are."""
+        batch = ready.batch
+        kept: dict[str, list[Any]] = {
+            "text": batch.texts,
+            "parent": batch.parents,
+            "seq": batch.seqs,
+            "expires": batch.expires,
+        }
+        for position, id in enumerate(batch.ids):
+            before = old[id]
+            for name, column in kept.items():
+                if name not in batch.given:
+                    column[position] = getattr(before, name)
+            if "metadata" not in batch.given:
+                batch.metadata[position] = before.metadata
+            elif not replace_metadata:
+                batch.metadata[position] = encode({**decode(before.metadata), **decode(batch.metadata[position])})
+            if ready.blobs[position] is None:  # no vector given, no text embedded
+                ready.blobs[position] = self._tables.vector(db, before.row)
+                ready.hashes[position] = before.hash
+
+    def _check_parent(self, batch: Batch, old: dict[str, StoredRecord], parent: str) -> None:
+        """Ids must be new or this parent's own: taking over another document's records would lose them unnoticed."""
+        for position, id in enumerate(batch.ids):
+            if id in old and old[id].parent != parent:
+                raise DuplicateId(
+                    f"{batch.name(position)} belongs to parent {old[id].parent!r} already, not to {parent!r}; "
+                    "give it another id, or delete the other one",
+                    position=batch.first + position,
+                )
+
+    def _taken(self, batch: Batch, error: apsw.ConstraintError) -> Exception:
+        """Which record of a refused add has an id that exists."""
+        with self._store.snapshot() as db:
+            old = self._tables.by_ids(db, batch.ids)
+        for position, id in enumerate(batch.ids):
+            if id in old:
+                return DuplicateId(
+                    f"{batch.name(position)} exists in collection {self._definition.name!r} already; use upsert to replace it",
+                    position=batch.first + position,
+                )
+        return error
