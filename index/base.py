@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from vecdb.errors import InvalidInput
 
 Metric = Literal["cosine", "l2", "ip"]
+Order = Literal["random", "given", "lid_desc", "lid_asc"]
 Vectors = NDArray[np.float32]
 Positions = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 METRICS: tuple[Metric, ...] = ("cosine", "l2", "ip")
+ORDERS: tuple[Order, ...] = ("random", "given", "lid_desc", "lid_asc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,17 @@ class HnswConfig:
 
     M: links a node chooses on each level, 2M at most on the base level (Malkov & Yashunin 2016, section 4.1).
     ef_construction: beam width while building. ef: default beam width of a search, raised to k where k is larger.
-    seed: of the level draw and of the insertion order. order: "random" inserts in a shuffled order, "given" as they come.
+    seed: of the level draw and of the insertion order. order: "random" inserts in a shuffled order, "given" as they come,
+    "lid_desc" and "lid_asc" by local intrinsic dimensionality, told by lid_k neighbours, hardest or easiest first: each
+    batch within itself, measured against what is in the index already (ordering.py).
     """
 
     M: int = 16
     ef_construction: int = 200
     ef: int = 64
     seed: int = 0
-    order: Literal["random", "given"] = "random"
+    order: Order = "random"
+    lid_k: int = 100  # the estimate varies with 1 / lid_k; only the orders by LID read it
 
     def __post_init__(self) -> None:
         if not 2 <= self.M <= 128:
@@ -61,8 +66,10 @@ class HnswConfig:
             raise InvalidInput(f"ef is {self.ef}; it must be at least 1")
         if not 0 <= self.seed < 2**63:
             raise InvalidInput(f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
-        if self.order not in ("random", "given"):
-            raise InvalidInput(f"order is {self.order!r}; it must be 'random' or 'given'")
+        if self.order not in ORDERS:
+            raise InvalidInput(f"order is {self.order!r}; it must be one of {', '.join(ORDERS)}")
+        if self.lid_k < 2:
+            raise InvalidInput(f"lid_k is {self.lid_k}; a local dimension is told by at least two neighbours")
 
 
 class VectorIndex(Protocol):
