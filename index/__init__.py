@@ -4,26 +4,33 @@
     exact     ExactIndex and exact_search: NumPy only, the oracle and the engine of small collections
     hnsw      HnswIndex: the graph index; insertion, removal and repair stand beside it
     opening   open_index: an index back from its settings and arrays
+    ordering  the order in which nodes enter a graph; lid: local intrinsic dimensionality, which it may follow
+    imports   from_hnswlib, from_faiss: their graphs taken over (the one place that reads a file, another library's)
 
-`import vecdb.index` and `vecdb.index.exact` load no compiler; numba comes with the first use of HnswIndex.
+`import vecdb.index` and `vecdb.index.exact` load no compiler; numba comes with the first use of what builds on HnswIndex.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vecdb.index.base import METRICS, HnswConfig, Mask, Metric, Neighbours, Positions, VectorIndex, Vectors
 from vecdb.index.exact import ExactIndex, exact_search
+from vecdb.index.lid import LidReport, lid_report
 from vecdb.index.opening import open_index
 
 if TYPE_CHECKING:
     from vecdb.index.hnsw import HnswIndex
+    from vecdb.index.imports import Imported, from_faiss, from_hnswlib
 
 __all__ = [
     "METRICS",
     "ExactIndex",
     "HnswConfig",
     "HnswIndex",
+    "Imported",
+    "LidReport",
     "Mask",
     "Metric",
     "Neighbours",
@@ -31,13 +38,22 @@ __all__ = [
     "VectorIndex",
     "Vectors",
     "exact_search",
+    "from_faiss",
+    "from_hnswlib",
+    "lid_report",
     "open_index",
 ]
 
+# These need numba, which takes half a second to import.
+_COMPILED = {
+    "HnswIndex": "vecdb.index.hnsw",
+    "Imported": "vecdb.index.imports",
+    "from_faiss": "vecdb.index.imports",
+    "from_hnswlib": "vecdb.index.imports",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "HnswIndex":
-        from vecdb.index.hnsw import HnswIndex  # numba takes half a second to import
-
-        return HnswIndex
+    if name in _COMPILED:
+        return getattr(import_module(_COMPILED[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
