@@ -47,7 +47,7 @@ class HnswConfig:
     ef_construction: beam width while building. ef: default beam width of a search, raised to k where k is larger.
     seed: of the level draw and of the insertion order. order: "random" inserts in a shuffled order, "given" as they come,
     "lid_desc" and "lid_asc" by local intrinsic dimensionality, told by lid_k neighbours, hardest or easiest first: each
-    batch within itself, measured against what is in the index already (ordering.py).
+    batch within itself, measured in the index before it or in the batch, whichever is larger (ordering.py).
     """
 
     M: int = 16

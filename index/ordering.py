@@ -22,14 +22,14 @@ def insertion_order(
     """The nodes (n,), of running numbers from first_number on and with these vectors (n, D), as config.order has it.
 
     By LID (lid.py), a batch is ordered within itself; what is already in a graph stays where it is. The neighbours that tell
-    a vector's LID are sought in the rest of the batch, or in `index`, if that holds enough: the graph before the batch.
+    a vector's LID are sought in `index`, the graph before the batch, or in the rest of the batch: whichever holds more.
     """
     order = config.order
     if order == "given":
         return nodes
     if order == "random":
         return shuffled(config, first_number, nodes)
-    if index is not None and index.metric != "ip" and int(index.live.sum()) > config.lid_k:
+    if index is not None and index.metric != "ip" and int(index.live.sum()) >= max(len(nodes), config.lid_k):
         return nodes[sorted_by_lid(lid_among(index, vectors, k=config.lid_k, threads=threads), order)]
     method: LidMethod = "exact" if len(nodes) <= _EXACT_UP_TO else "index"
     return nodes[lid_order(vectors, order, k=config.lid_k, method=method, threads=threads)]

@@ -177,8 +177,8 @@ def test_a_later_batch_is_ordered_by_what_the_index_knows(real: Any, built: Hnsw
     true = exact_search(real.base, real.queries, 50, "l2")
     exact = lid_of_distances(np.sqrt(true.distances, dtype=np.float64), 384)
     assert np.mean(np.abs(lid / exact - 1) < 0.03) > 0.88  # measured 0.92: claims lie apart from abstracts
-    few = HnswIndex.build(real.base[:50], "cosine", HnswConfig(**SMALL))  # too few to tell 50 neighbours apart
-    within = insertion_order(config, 50, nodes, real.queries, index=few)
+    few = HnswIndex.build(real.base[:200], "cosine", HnswConfig(**SMALL))  # fewer than the batch
+    within = insertion_order(config, 200, nodes, real.queries, index=few)
     assert within.tolist() == lid_order(real.queries, "lid_desc", k=50).tolist()
 
 
