@@ -9,16 +9,15 @@ estimate and, rounded, tells a copy from a near neighbour no more; a dot product
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vecdb.errors import InvalidInput
 from vecdb.index.arguments import as_positions, as_vectors
-from vecdb.index.base import HnswConfig, Metric, Neighbours, Positions, Vectors
+from vecdb.index.base import HnswConfig, Positions, VectorIndex, Vectors
 from vecdb.index.exact import exact_search
 
 LidMethod = Literal["exact", "index"]
@@ -53,24 +52,6 @@ class LidReport:
     p95: float
     histogram: tuple[int, ...]
     edges: tuple[float, ...]
-
-
-class _Searchable(Protocol):
-    """What an index must offer to be reported on; every VectorIndex does."""
-
-    metric: Metric
-    dimension: int
-
-    @property
-    def live(self) -> NDArray[np.bool_]: ...
-
-    def __len__(self) -> int: ...
-
-    def search(
-        self, queries: Vectors, k: int, *, ef: int | None = None, threads: int | None = 1
-    ) -> Neighbours: ...  # fmt: skip
-
-    def arrays(self) -> Mapping[str, NDArray[Any]]: ...
 
 
 def lid_of_distances(distances: ArrayLike, dimension: int) -> Estimates:
@@ -114,9 +95,14 @@ def pointwise_lid(
     return lid_of_distances(_own_distances(matrix, points, k, _as_method(method), threads), matrix.shape[1])
 
 
-def lid_among(index: _Searchable, vectors: Vectors, *, k: int = LID_K, threads: int | None = None) -> Estimates:
-    """(n,) float64: the LID of vectors (n, D) that are not in the index among those that are. Not for metric "ip"."""
+def lid_among(index: VectorIndex, vectors: Vectors, *, k: int = LID_K, threads: int | None = None) -> Estimates:
+    """(n,) float64: the LID of vectors (n, D) that are not in the index among those that are.
+
+    Raises InvalidInput for an index of metric "ip", which does not find what is near.
+    """
     k = _as_lid_k(k)
+    if index.metric == "ip":
+        raise InvalidInput("an index of metric 'ip' finds large dot products, not near vectors; use pointwise_lid")
     positions = index.search(vectors, k, ef=_BEAM * k, threads=threads).positions
     return lid_of_distances(_euclidean(_stored(index), vectors, positions), index.dimension)
 
@@ -141,7 +127,7 @@ def sorted_by_lid(lid: Estimates, order: LidOrder) -> Positions:
 
 
 def lid_report(
-    data: ArrayLike | _Searchable,
+    data: ArrayLike | VectorIndex,
     *,
     k: int = LID_K,
     method: LidMethod = "exact",
@@ -206,11 +192,11 @@ def _own_distances(matrix: Vectors, points: Positions, k: int, method: LidMethod
     return _without_self(np.sqrt(found.distances, dtype=np.float64), found.positions, points)
 
 
-def _asked(index: _Searchable, matrix: Vectors, points: Positions, k: int, threads: int | None) -> Estimates:
+def _asked(index: VectorIndex, matrix: Vectors, points: Positions, k: int, threads: int | None) -> Estimates:
     """(n, <= k) float64, ascending: from matrix[points] to what the index finds near them, apart from themselves."""
     k = min(k, int(np.count_nonzero(index.live)) - 1)
     queries = matrix[points]
-    positions = index.search(queries, k + 1, ef=_BEAM * k, threads=threads).positions
+    positions = index.search(queries, k + 1, ef=_BEAM * (k + 1), threads=threads).positions
     return _without_self(_euclidean(matrix, queries, positions), positions, points)
 
 
@@ -231,11 +217,11 @@ def _euclidean(matrix: Vectors, queries: Vectors, positions: Positions) -> Estim
     return distances
 
 
-def _is_index(data: Any) -> TypeGuard[_Searchable]:
+def _is_index(data: Any) -> TypeGuard[VectorIndex]:
     return hasattr(data, "search") and hasattr(data, "arrays")
 
 
-def _stored(index: _Searchable) -> Vectors:
+def _stored(index: VectorIndex) -> Vectors:
     return as_vectors(index.arrays()["vectors"], index.dimension)
 
 

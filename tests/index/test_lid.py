@@ -112,6 +112,7 @@ def test_points_without_different_neighbours_get_the_median_or_zero() -> None:
     assert lid.tolist() == pytest.approx([first, (first + last) / 2, (first + last) / 2, last])
     assert pointwise_lid(np.ones((5, 3))).tolist() == [0.0] * 5
     assert pointwise_lid(np.ones((1, 3))).tolist() == [0.0]
+    assert pointwise_lid(np.ones((1, 3)), method="index").tolist() == [0.0]
     assert pointwise_lid(np.empty((0, 3))).tolist() == []
     assert pointwise_lid(np.empty((0, 3)), method="index").tolist() == []
 
@@ -155,6 +156,8 @@ def test_dot_products_are_no_distances_so_an_ip_index_is_not_asked(real: Any) ->
     vectors = real.base[:600] * np.random.default_rng(0).uniform(0.5, 1.5, (600, 1)).astype(np.float32)
     index = HnswIndex.build(vectors, "ip", HnswConfig(**SMALL))
     assert lid_report(index, k=30, method="index").mean == pytest.approx(lid_report(vectors, k=30).mean, rel=0.01)
+    with pytest.raises(InvalidInput, match="not near vectors"):
+        lid_among(index, real.queries, k=30)
 
 
 def test_insertion_orders_are_what_their_names_say(real: Any) -> None:
