@@ -1,4 +1,4 @@
-"""Measurements: `python -m bench db | start | churn | robustness`, run from the repository root. Not part of the package.
+"""Measurements: `python -m bench db | ann | start | churn | robustness`, run from the repository root. Not part of the package.
 
 A figure comes with its machine, commit, data set, settings and recall: every command ends by writing JSON lines.
 """

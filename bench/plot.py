@@ -18,19 +18,19 @@ from bench.systems.base import TITLES
 
 Line = dict[str, Any]
 
-_OWN, _OTHER, _INK, _FAINT = "#0f766e", "#9aa3ad", "#1f2933", "#e4e7eb"
+OWN, _OTHER, INK, FAINT = "#0f766e", "#9aa3ad", "#1f2933", "#e4e7eb"
 _LATENCIES = ("vector", "filtered_10", "filtered_01", "text", "hybrid")
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _FAINT,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
     "xtick.color": "#52606d",
-    "ytick.color": _INK,
+    "ytick.color": INK,
     "ytick.major.size": 0,
     "svg.fonttype": "none",
 }
@@ -41,7 +41,7 @@ def draw(lines: Sequence[Line], folder: Path) -> Path:
     """Write folder/db.png, and db.svg beside it unless that is large; returns the PNG's path."""
     lines = [line for line in lines if line["columns"]]
     folder.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure: Any = plt.figure(figsize=(12.5, 2.4 + 0.62 * len(lines)), layout="constrained")
         upper, lower = figure.subfigures(2, 1, hspace=0.04)
         _draw_latencies(list(upper.subplots(1, len(_LATENCIES), sharey=True, sharex=True)), lines)
@@ -76,7 +76,7 @@ def _draw_latencies(axes: Sequence[Axes], lines: Sequence[Line]) -> None:
         axis.set_xscale("log")
         axis.margins(x=0.16)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.grid(axis="x", color=_FAINT)
+        axis.grid(axis="x", color=FAINT)
         axis.set_axisbelow(True)
         axis.set_title(TITLES[column], loc="left", fontweight="bold", fontsize=9.5)
         axis.set_xlabel("ms, median to 99th percentile", fontsize=8)
@@ -107,7 +107,7 @@ def _name_rows(axis: Axes, lines: Sequence[Line]) -> None:
     axis.set_yticks(range(len(lines)), [line["system"] for line in lines])
     axis.set_ylim(len(lines) - 0.4, -0.7)  # the first line on top, room for its label
     for label, line in zip(axis.get_yticklabels(), lines):
-        label.set_color(_colour(line) if line["system"] == "vecdb" else _INK)
+        label.set_color(_colour(line) if line["system"] == "vecdb" else INK)
         label.set_fontweight("bold" if line["system"] == "vecdb" else "normal")
 
 
@@ -123,7 +123,7 @@ def _short(value: float) -> str:
 
 
 def _colour(line: Line) -> str:
-    return _OWN if line["system"] == "vecdb" else _OTHER
+    return OWN if line["system"] == "vecdb" else _OTHER
 
 
 def _headline(lines: Sequence[Line]) -> str:

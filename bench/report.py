@@ -44,30 +44,38 @@ class Table:
 
 
 def print_tables(lines: Sequence[Line]) -> None:
+    show_tables(tables(lines), notes(lines))
+
+
+def print_markdown(lines: Sequence[Line]) -> None:
+    show_markdown(tables(lines), notes(lines))
+
+
+def show_tables(tables: Sequence[Table], notes: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
     console = Console(width=None if Console().is_terminal else 170)
-    for table in tables(lines):
+    for table in tables:
         rich = RichTable(title=table.title, title_justify="left", title_style="bold")
         for number, name in enumerate(table.header):
             rich.add_column(name, justify="left" if number == 0 else "right")
         for row in table.rows:
             rich.add_row(*(_marked(table, c, cell, "[bold green]{}[/]") for c, cell in enumerate(row)))
         console.print(rich)
-    for note in notes(lines):
+    for note in notes:
         console.print(note, markup=False, highlight=False)
 
 
-def print_markdown(lines: Sequence[Line]) -> None:
-    for table in tables(lines):
+def show_markdown(tables: Sequence[Table], notes: Sequence[str]) -> None:
+    for table in tables:
         print(f"**{table.title}**\n")
         print("| " + " | ".join(table.header) + " |")
         print("|" + "|".join([" :--- "] + [" ---: "] * (len(table.header) - 1)) + "|")
         for row in table.rows:
             print("| " + " | ".join(_marked(table, c, cell, "**{}**") for c, cell in enumerate(row)) + " |")
         print()
-    for note in notes(lines):
+    for note in notes:
         print(f"- {note}")
 
 

@@ -20,15 +20,15 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """One worker process. single: all its libraries get one thread and the process one core."""
+    """One worker process, of the module `worker`. single: all its libraries get one thread and the process one core."""
 
-    def __init__(self, system: str, folder: Path, *, single: bool = False) -> None:
+    def __init__(self, system: str, folder: Path, *, single: bool = False, worker: str = "bench.worker") -> None:
         self.system = system
         self.limited = single and hasattr(os, "sched_setaffinity")
         # A file, not a pipe: nobody reads along, and a full pipe would stop the child.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", system, str(folder)],
+            [sys.executable, "-m", worker, system, str(folder)],
             cwd=ROOT,
             env=one_thread() if single else None,
             stdin=subprocess.PIPE,

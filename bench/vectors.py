@@ -221,7 +221,7 @@ SETS = {
     "sift": _Recipe("l2", _sift),
     "gauss": _Recipe("l2", lambda: _gauss(200_000, 2_000, 128, 16)),
     "glove": _Recipe("cosine", _glove),
-    "tiny": _Recipe("l2", lambda: _gauss(2_000, 100, 32, 8)),
+    "tiny": _Recipe("l2", lambda: _gauss(2_000, 100, 64, 8)),
 }
 
 

@@ -130,11 +130,10 @@ class Worker:
                 return lambda i: system.hybrid(texts[i], asked.vectors[i], K, setting)
 
 
-def main() -> None:
+def serve(worker: object) -> None:
     """Orders come on standard input; answers go where standard output went, which peers can then no longer write to."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    worker = Worker(sys.argv[1], Path(sys.argv[2]))
     for line in sys.stdin:
         order = json.loads(line)
         try:
@@ -145,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Worker(sys.argv[1], Path(sys.argv[2])))
