@@ -48,7 +48,11 @@ def draw(lines: Sequence[Line], folder: Path) -> Path:
     high, wide = max(1, len(engines)), len(names) + bool(of_dimension)
     with plt.rc_context(_STYLE):
         figure, grid = plt.subplots(
-            high, max(1, wide), figsize=(1 + 3.6 * max(1, wide), 0.6 + 2.5 * high), squeeze=False, layout="constrained"
+            high,
+            max(1, wide),
+            figsize=(max(7.5, 1 + 3.6 * wide), 0.6 + 2.5 * high),
+            squeeze=False,
+            layout="constrained",
         )
         for axis in grid.flat:
             axis.set_visible(False)
@@ -120,6 +124,6 @@ def _footnote(lines: Sequence[Line]) -> str:
     first = lines[0]
     machine = first["machine"]
     return (
-        f"Mean over seeds; bars: one standard deviation. {machine['cpu']}, {machine['cores']} cores; commit {first['commit']}, "
-        f"{first['date'][:10]}; hnswlib {first['hnswlib']}."
+        f"Mean over seeds; bars: one standard deviation. Commit {first['commit']}, {first['date'][:10]}; "
+        f"hnswlib {first['hnswlib']}; {machine['cpu']}."
     )
