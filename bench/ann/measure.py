@@ -153,7 +153,13 @@ class Comparison:
     def _child(self, peer: Measured, *, single: bool) -> Child:
         child = Child(peer.name, peer.folder, single=single, worker="bench.ann.worker")
         try:
-            child.tell("start", set=self.set.name, queries=self.plan.queries, threads=1 if single else None)
+            child.tell(
+                "start",
+                set=self.set.name,
+                queries=self.plan.queries,
+                threads=1 if single else None,
+                least_s=0.01 if self.plan.quick else 0.1,
+            )
         except ChildFailed:
             child.__exit__(None, None, None)
             raise

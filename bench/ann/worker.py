@@ -26,7 +26,6 @@ K = 10
 
 _WARM_UP = 200  # queries before anything is timed: they load kernels and caches
 _SMALL = 1_000  # vectors in a build that only warms up
-_LEAST_S = 0.1  # of one measurement; a single batch call of a quick library takes less
 _ENOUGH = 0.9995  # recall above which a larger beam is not worth a measurement
 _OVERHEAD_CALLS = 1_000
 _OVERHEAD_REPEATS = 5
@@ -41,13 +40,17 @@ class Worker:
         self._peer: Peer
         self._set: VectorSet
 
-    def start(self, set: str, queries: int, threads: int | None) -> dict[str, Any]:
-        """Import the library and map the set. threads=None: as many as there are processors for this process."""
+    def start(self, set: str, queries: int, threads: int | None, least_s: float) -> dict[str, Any]:
+        """Import the library and map the set. threads=None: as many as there are processors for this process.
+
+        least_s: the time of one measurement; a single batch call of a quick library may take less.
+        """
         from bench.vectors import load_set
 
         self._set = load_set(set).first_queries(queries)
         self._queries = self._set.queries.copy()
         self._each = list(self._queries)
+        self._least_s = least_s
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._threads = threads or processors
         self._peer = self._make()
@@ -157,7 +160,7 @@ class Worker:
             rows = self._answers(mode)
             calls += 1
             took = time.perf_counter() - begun
-            if took >= _LEAST_S:
+            if took >= self._least_s:
                 break
         point: dict[str, Any] = {"setting": setting, "qps": calls * len(self._each) / took}
         if with_recall:
