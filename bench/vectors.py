@@ -56,8 +56,8 @@ class VectorSet:
 
     def checksum(self) -> str:
         """Of base and queries: who measures the same vectors sees the same one."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.base))
-        digest.update(np.ascontiguousarray(self.queries))
+        digest = hashlib.sha256(np.ascontiguousarray(self.base).data)
+        digest.update(np.ascontiguousarray(self.queries).data)
         return digest.hexdigest()[:16]
 
     def recall(self, rows: NDArray[np.integer[Any]]) -> float:
@@ -69,7 +69,7 @@ class VectorSet:
         found = 0
         for answer, right in zip(rows, good):
             found += min(len(np.intersect1d(answer, right[right >= 0])), k)
-        return found / (len(rows) * k)
+        return float(found / (len(rows) * k))
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,13 @@ def _rechecked(
 def _distances(vectors: Vectors, query: Vectors, metric: Metric) -> NDArray[np.float64]:
     """(C,) float64 distances of query (D,) from vectors (C, D)."""
     wide, asked = vectors.astype(np.float64), query.astype(np.float64)
+    distances: NDArray[np.float64]
     if metric == "cosine":
-        return 1.0 - (wide @ asked) / (np.linalg.norm(wide, axis=1) * np.linalg.norm(asked))
-    difference = wide - asked
-    return np.einsum("cd,cd->c", difference, difference)
+        distances = 1.0 - (wide @ asked) / (np.linalg.norm(wide, axis=1) * np.linalg.norm(asked))
+    else:
+        difference = wide - asked
+        distances = np.einsum("cd,cd->c", difference, difference)
+    return distances
 
 
 def _make(name: str) -> None:
@@ -149,7 +152,8 @@ def _make(name: str) -> None:
     print(f"{name}: exact neighbours of {len(queries):,} in {base.shape[0]:,} x {base.shape[1]}", file=sys.stderr)
     truth, distances = exact_neighbours(base, queries, recipe.metric)
     _FOLDER.mkdir(parents=True, exist_ok=True)
-    for part, array in zip(_PARTS, (base, queries, distances, truth)):
+    arrays: tuple[NDArray[Any], ...] = (base, queries, distances, truth)
+    for part, array in zip(_PARTS, arrays):
         unfinished = _path(name, part).with_suffix(".unfinished")
         with unfinished.open("wb") as file:
             np.save(file, array)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from bench.ann.figures import front
 from bench.ann.peers import PEERS
 from bench.ann.report import sets_of
-from bench.plot import FAINT, OWN, STYLE, plt
+from bench.plot import FAINT, OWN, STYLE  # chooses the backend: no screen is needed
 
 Line = dict[str, Any]
 
@@ -40,7 +43,7 @@ def draw(lines: Sequence[Line], folder: Path, mode: str = "batch") -> Path:
             axis.set_visible(False)
         handles = {handle.get_label(): handle for axis in axes for handle in axis.get_lines()}
         figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=8)
-        figure.supxlabel(_footnote(lines), x=0.008, ha="left", fontsize=7.5, color="#52606d")
+        figure.supxlabel(_footnote(lines, 95 * columns), x=0.008, ha="left", fontsize=7.5, color="#52606d")
         path = folder / "ann.png"
         figure.savefig(path, dpi=160)
         plt.close(figure)
@@ -58,6 +61,9 @@ def _draw_set(axis: Any, lines: Sequence[Line], mode: str) -> None:
     axis.set_xticks(_RECALLS, [f"{recall:g}" for recall in _RECALLS], minor=False)
     if any(drawn.values()):
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda qps, _: f"{qps / 1_000:g}k"))
+        axis.yaxis.set_minor_locator(NullLocator())
     axis.grid(color=FAINT)
     axis.set_axisbelow(True)
     axis.set_title(
@@ -93,7 +99,8 @@ def _having(place: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1.0 - 10.0**-place
 
 
-def _footnote(lines: Sequence[Line]) -> str:
+def _footnote(lines: Sequence[Line], width: int) -> str:
     first = lines[0]
     versions = ", ".join(dict.fromkeys(f"{line['peer']} {line['version']}" for line in lines))
-    return f"{first['machine']['cpu']}; commit {first['commit']}, {first['date'][:10]}.\n{versions}"
+    where = f"{first['machine']['cpu']}; commit {first['commit']}, {first['date'][:10]}"
+    return textwrap.fill(f"Median of rounds in turns, one batch call. {where}; {versions}.", width)

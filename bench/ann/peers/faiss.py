@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import faiss
 
@@ -14,7 +14,6 @@ from bench.ann.peers.base import BEAMS, EF_CONSTRUCTION, M, Metric, Rows, Settin
 class _Faiss:
     """factory: faiss's description of the index. With a re-check it is an IndexRefine, whose base index walks."""
 
-    built_with: Setting
     factory: str
     refined = True
 
@@ -23,8 +22,10 @@ class _Faiss:
         self._metric = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
         self._dimension = dimension
         self._index: Any = None
+        self.built_with: Setting = {"M": M, "ef_construction": EF_CONSTRUCTION}
 
     def build(self, base: Vectors) -> None:
+        self.built_with = {**self.built_with, "factory": self.factory}
         self._index = faiss.index_factory(self._dimension, self.factory, self._metric)
         self._prepare(self._walking())
         self._index.train(base)
@@ -60,7 +61,6 @@ class _Faiss:
 
 
 class FaissHnsw(_Faiss):
-    built_with: ClassVar[Setting] = {"M": M, "ef_construction": EF_CONSTRUCTION}
     ladder = tuple({"ef": ef} for ef in BEAMS)
     factory = f"HNSW{M},Flat"
     refined = False
@@ -69,7 +69,6 @@ class FaissHnsw(_Faiss):
 class FaissHnswSq8(_Faiss):
     """The beam and how many times k candidates are re-checked on float32."""
 
-    built_with: ClassVar[Setting] = {"M": M, "ef_construction": EF_CONSTRUCTION, "codes": "SQ8"}
     ladder = tuple({"ef": ef, "refine": refine} for ef in BEAMS for refine in (1, 2, 4) if 10 * refine <= ef)
     factory = f"HNSW{M},SQ8,RFlat"
 
@@ -87,11 +86,11 @@ class FaissIvfPq(_Faiss):
         lists = round(4 * math.sqrt(len(base)))
         parts = self._dimension // (4 if self._dimension > 512 else 2)
         self.factory = f"IVF{lists},PQ{parts}x4fs,RFlat"
-        self.built_with = {"factory": self.factory}
+        self.built_with = {}  # all of it is in the factory's description
         super().build(base)
 
     def _prepare(self, index: Any) -> None:
-        """Nothing: its settings are all in the factory's description."""
+        """It has no graph."""
 
     def _set(self, index: Any, setting: Setting) -> None:
         index.nprobe = setting["nprobe"]

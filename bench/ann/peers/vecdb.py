@@ -37,7 +37,9 @@ class Vecdb:
         self._ef = setting["ef"]
 
     def batch(self, queries: Vectors, k: int) -> Rows:
-        return self._index.search(queries, k, ef=self._ef, threads=self._threads).positions
+        rows: Rows = self._index.search(queries, k, ef=self._ef, threads=self._threads).positions
+        return rows
 
     def one(self, query: Vectors, k: int) -> Rows:
-        return self._index.search(query[None], k, ef=self._ef).positions[0]
+        rows: Rows = self._index.search(query[None], k, ef=self._ef).positions[0]
+        return rows
