@@ -54,11 +54,12 @@ class VectorSet:
         part = slice(count)
         return VectorSet(self.name, self.metric, self.base, self.queries[part], self.truth[part], self.distances[part])
 
-    def checksum(self) -> str:
-        """Of base and queries: who measures the same vectors sees the same one."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.base).data)
-        digest.update(np.ascontiguousarray(self.queries).data)
-        return digest.hexdigest()[:16]
+    def checksums(self) -> dict[str, str]:
+        """Of base and of queries: who measures the same vectors sees the same ones."""
+        return {
+            name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:16]
+            for name, array in (("base", self.base), ("queries", self.queries))
+        }
 
     def recall(self, rows: NDArray[np.integer[Any]]) -> float:
         """Mean share of the k nearest that is in rows (Q, k). Any row as near as the k-th counts; repeats count once."""

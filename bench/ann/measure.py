@@ -72,7 +72,7 @@ class Comparison:
     def __init__(self, name: str, plan: Plan, folder: Path) -> None:
         self.plan = plan
         self.set: VectorSet = load_set(name).first_queries(plan.queries)
-        self._checksum = self.set.checksum()
+        self._checksums = self.set.checksums()
         self.peers = [Measured(peer, self._folder_of(peer, folder)) for peer in plan.peers]
         self._modes = tuple(MODES) if plan.all_threads else ("batch", "one")
 
@@ -106,7 +106,7 @@ class Comparison:
             "rows": len(base),
             "dimension": base.shape[1],
             "queries": len(self.set.queries),
-            "checksum": self._checksum,
+            "checksums": self._checksums,
         }
         plan = {"rounds": self.plan.rounds, "quick": self.plan.quick, "k": 10}
         return [
@@ -127,7 +127,7 @@ class Comparison:
         said = peer.built
         say(f"built {peer.name} in {said['build_s']:.1f} s with {said['threads']} threads, {said['disk_mb']:.0f} MB")
         if self.plan.keep and peer.name != _OWN:
-            note = {**said, "checksum": self._checksum, "version": _version(peer.name), "commit": commit()}
+            note = {**said, "base": self._checksums["base"], "version": _version(peer.name), "commit": commit()}
             (peer.folder.parent / f"{peer.name}.json").write_text(json.dumps(note))
 
     def _kept(self, peer: Measured) -> dict[str, Any] | None:
@@ -136,7 +136,7 @@ class Comparison:
         if not (self.plan.keep and peer.name != _OWN and note.exists() and peer.folder.exists()):
             return None
         known: dict[str, Any] = json.loads(note.read_text())
-        same = known["checksum"] == self._checksum and known["version"] == _version(peer.name)
+        same = known["base"] == self._checksums["base"] and known["version"] == _version(peer.name)
         return known if same else None
 
     def _loaded(self, peer: Measured, stack: ExitStack, *, single: bool) -> Iterator[Child]:
