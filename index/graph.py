@@ -13,16 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import CorruptIndex
+from vecdb.index import codes
 from vecdb.index.arguments import as_vectors
 from vecdb.index.base import HnswConfig, Mask, Metric, Positions, Vectors
-from vecdb.index.growth import frozen, with_room
-from vecdb.index.kernels import METRIC_CODES, Graph
+from vecdb.index.growth import aligned_copy, frozen, with_room
+from vecdb.index.kernels import METRIC_CODES, Coding, Graph
+from vecdb.index.simd import padded
 
 Nodes = NDArray[np.int32]
 
 _HIGHEST_LEVEL = 31  # with M >= 2 a node reaches it once in 2**31
 _MOST_NODES = 2**31 - 1  # links are int32
 _EVEN_STEP = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, the step of SplitMix64
+_REFIT_GROWTH = 4  # times as many vectors as the coding was fitted to, if these were few
 _LEVELS, _ORDER = 1, 2  # two streams of random numbers from one seed
 
 
@@ -46,6 +49,10 @@ class HnswGraph:
         self.entry = -1
         self.top = -1
         self.vectors: Vectors = np.empty((0, dimension), np.float32)
+        self.coding: Coding = codes.fit(np.empty((0, dimension), np.float32), metric, config.seed)
+        self.fitted_on = 0  # so many vectors
+        self.codes: NDArray[np.uint8] = np.empty((0, padded(dimension)), np.uint8)
+        self.lines: NDArray[np.uint8] = np.empty((0, codes.line_width(dimension)), np.uint8)
         self.base: Nodes = np.empty((0, 2 * config.M), np.int32)
         self.upper: Nodes = np.empty((0, config.M), np.int32)
         self.starts: Nodes = np.empty(0, np.int32)
@@ -61,10 +68,14 @@ class HnswGraph:
             n = self.size
             self._view = Graph(
                 frozen(self.vectors[:n]),
+                frozen(self.codes[:n]),
+                frozen(self.lines[:n]),
+                frozen(self.lines[:n].view(np.int32)),
                 frozen(self.base[:n]),
                 frozen(self.upper[: self.upper_size]),
                 frozen(self.starts[:n]),
                 frozen(self.levels[:n]),
+                self.coding,
                 METRIC_CODES[self.metric],
                 self.entry,
                 self.top,
@@ -78,8 +89,8 @@ class HnswGraph:
     def own(self) -> None:
         """Before links are changed: replace arrays that this graph was given by copies. Vectors never change in place."""
         if self._is_borrowed:
-            self.base = self.base.copy()
-            self.upper = self.upper.copy()
+            self.base = aligned_copy(self.base)
+            self.upper = aligned_copy(self.upper)
             self.live = self.live.copy()
             self._is_borrowed = False
             self.changed()
@@ -98,6 +109,7 @@ class HnswGraph:
         else:
             self.vectors = with_room(self.vectors, first, size)
             self.vectors[first:size] = vectors
+        self._encode(first, size)
         levels = draw_levels(self.config, self.drawn, count)
         ends = self.upper_size + np.cumsum(levels, dtype=np.int64)
         upper_size = int(ends[-1]) if count else self.upper_size
@@ -120,6 +132,15 @@ class HnswGraph:
         self.changed()
         return np.arange(first, size, dtype=np.int32)
 
+    def _encode(self, first: int, size: int) -> None:
+        """Codes of vectors[first:size]; of all anew where the coding was fitted to much fewer."""
+        if size >= _REFIT_GROWTH * self.fitted_on and self.fitted_on < codes.SAMPLE:
+            self.coding, self.fitted_on, first = codes.fit(self.vectors[:size], self.metric, self.config.seed), size, 0
+            self.codes, self.lines = self.codes[:0], self.lines[:0]
+        self.codes = with_room(self.codes, first, size)
+        self.lines = with_room(self.lines, first, size)
+        codes.write_codes(self.vectors, self.coding, self.metric, self.codes, self.lines, first, size)
+
     def copy(self) -> HnswGraph:
         """An independent graph; vectors are shared, and cut to their used part so that neither writes into the other's room."""
         n = self.size
@@ -127,9 +148,10 @@ class HnswGraph:
         twin.size, twin.upper_size, twin.live_count = n, self.upper_size, self.live_count
         twin.drawn, twin.unchecked = self.drawn, self.unchecked
         twin.entry, twin.top = self.entry, self.top
-        twin.vectors = self.vectors[:n]
-        twin.base = self.base[:n].copy()
-        twin.upper = self.upper[: self.upper_size].copy()
+        twin.vectors, twin.codes, twin.lines = self.vectors[:n], self.codes[:n], self.lines[:n]
+        twin.coding, twin.fitted_on = self.coding, self.fitted_on
+        twin.base = aligned_copy(self.base[:n])
+        twin.upper = aligned_copy(self.upper[: self.upper_size])
         twin.starts = self.starts[:n]
         twin.levels = self.levels[:n]
         twin.live = self.live[:n].copy()
@@ -149,9 +171,10 @@ class HnswGraph:
         old_starts = self.starts[kept].astype(np.int64)
         # Row j of the new upper block belongs to some node: its old row is as far from the node's old start.
         upper_rows = np.arange(int(heights.sum())) + np.repeat(old_starts - (ends - heights), heights)
-        self.upper = renumbered[self.upper[upper_rows]]
-        self.base = renumbered[self.base[kept]]
-        self.vectors = self.vectors[kept]
+        self.upper = aligned_copy(renumbered[self.upper[upper_rows]])
+        self.base = aligned_copy(renumbered[self.base[kept]])
+        self.vectors = aligned_copy(self.vectors[kept])
+        self.codes, self.lines = aligned_copy(self.codes[kept]), aligned_copy(self.lines[kept])
         self.starts = (ends - heights).astype(np.int32)
         self.levels = self.levels[kept]
         self.live = np.ones(len(kept), np.bool_)
@@ -184,11 +207,14 @@ class HnswGraph:
         view = self.view()
         return {
             "vectors": view.vectors,
+            "codes": view.codes,
+            "lines": view.lines,
             "base": view.base,
             "upper": view.upper,
             "starts": view.starts,
             "levels": view.levels,
             "live": frozen(self.live[:n]),
+            **codes.as_arrays(self.coding),
         }
 
     @classmethod
@@ -209,6 +235,13 @@ class HnswGraph:
         graph.starts = _saved(arrays, "starts", np.int32, (n,))
         graph.levels = _saved(arrays, "levels", np.uint8, (n,))
         graph.live = _saved(arrays, "live", np.bool_, (n,))
+        graph.fitted_on = int(state.get("fitted_on", 0))
+        if "codes" in arrays:
+            graph.codes = _saved(arrays, "codes", np.uint8, (n, padded(dimension)))
+            graph.lines = _saved(arrays, "lines", np.uint8, (n, codes.line_width(dimension)))
+            graph.coding = codes.from_arrays(arrays)
+        else:
+            graph._encode(0, n)
         graph.upper_size = len(graph.upper)
         graph.live_count = int(np.count_nonzero(graph.live))
         graph.entry, graph.top = int(state["entry"]), int(state["top"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_LINE = 64  # bytes in a cache line
 
 
 def with_room(buffer: NDArray[Any], used: int, wanted: int, fill: Any = 0) -> NDArray[Any]:
@@ -18,9 +21,25 @@ def with_room(buffer: NDArray[Any], used: int, wanted: int, fill: Any = 0) -> ND
         return buffer
     # Empty: the caller is about to fill it in one go, and doubling would waste half of a large build's memory.
     room = wanted if used == 0 else max(wanted, 2 * used)
-    larger = np.full((room, *buffer.shape[1:]), fill, dtype=buffer.dtype)
+    larger = aligned((room, *buffer.shape[1:]), buffer.dtype)
     larger[:used] = buffer[:used]
+    larger[used:] = fill
     return larger
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """An uninitialised array that begins with a cache line: rows of whole lines then touch no line more than they need."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    array: NDArray[Any] = room[start : start + size].view(dtype).reshape(shape)
+    return array
+
+
+def aligned_copy(array: NDArray[Any]) -> NDArray[Any]:
+    copy = aligned(array.shape, array.dtype)
+    copy[:] = array
+    return copy
 
 
 def frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -26,6 +26,7 @@ from vecdb.index.exact import exact_search
 from vecdb.index.graph import HnswGraph
 from vecdb.index.growth import frozen
 from vecdb.index.insertion import insert
+from vecdb.index.ordering import insertion_order
 from vecdb.index.pool import RangePool
 from vecdb.index.removal import remove
 from vecdb.index.repair import connect, settle
@@ -164,13 +165,17 @@ class HnswIndex:
                 "top": graph.top,
                 "drawn": graph.drawn,
                 "unchecked": graph.unchecked,
+                "fitted_on": graph.fitted_on,
             },
         }
 
     def _insert(self, vectors: Vectors, threads: int | None, *, adopt: bool) -> None:
         if len(vectors):
+            numbers = np.arange(len(vectors), dtype=np.int32)
+            index = self if self._graph.live_count else None
+            order = insertion_order(self.config, self._graph.drawn, numbers, vectors, index=index, threads=threads)
             with RangePool(as_threads(threads)) as pool:
-                insert(self._graph, self._graph.append(vectors, adopt=adopt), self._shelf, pool)
+                insert(self._graph, self._graph.append(vectors, adopt=adopt)[order], self._shelf, pool)
 
     def _search_allowed(
         self, queries: Vectors, k: int, ef: int, allowed: Mask, answer: Neighbours, threads: int | None
@@ -207,10 +212,11 @@ class HnswIndex:
     ) -> None:
         """Walk over all nodes; with is_filtered, report those of the beam that are allowed."""
         view, out = self._graph.view(), (answer.positions, answer.distances, answer.work)
+        beam = _beam(ef)
 
         def work(start: int, stop: int, scratch: Scratch) -> None:
             marks = scratch.marks, scratch.clock
-            kernels.search(view, queries, start, stop, k, ef, allowed, is_filtered, *marks, *out)
+            kernels.search(view, queries, start, stop, k, beam, allowed, is_filtered, *marks, *out)
 
         self._run(work, len(queries), threads)
 
@@ -227,10 +233,11 @@ class HnswIndex:
         """Walk over allowed nodes only; rows are their positions."""
         view, out = self._graph.view(), (answer.positions, answer.distances, answer.work)
         seeds = rows[:: -(-len(rows) // _SEEDS)].astype(np.int32)
+        beam = _beam(ef)
 
         def work(start: int, stop: int, scratch: Scratch) -> None:
             marks = scratch.marks, scratch.clock
-            kernels.search_allowed(view, queries, start, stop, k, ef, allowed, seeds, *marks, *out)
+            kernels.search_allowed(view, queries, start, stop, k, beam, allowed, seeds, *marks, *out)
 
         self._run(work, len(queries), threads)
 
@@ -272,3 +279,8 @@ class HnswIndex:
             answer.positions[short] = exact.positions
             answer.distances[short] = exact.distances
             answer.work[short] += exact.work
+
+
+def _beam(ef: int) -> int:
+    """The width of a beam that goes by estimates and finds about as much as one of width ef by true distances."""
+    return ef + ef // 8 + 4

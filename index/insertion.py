@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.index import kernels
-from vecdb.index.graph import HnswGraph, Nodes, shuffled
+from vecdb.index.graph import HnswGraph, Nodes
 from vecdb.index.pool import RangePool
 from vecdb.index.repair import repair
 from vecdb.index.scratch import ScratchShelf
@@ -23,14 +23,12 @@ _TARGETS_AT_ONCE = 256
 
 
 def insert(graph: HnswGraph, nodes: Nodes, shelf: ScratchShelf, pool: RangePool) -> None:
-    """Link nodes that `graph.append` just made, then see to it that each can be reached and finds itself."""
-    first_number = graph.drawn - len(nodes)
-    order = shuffled(graph.config, first_number, nodes) if graph.config.order == "random" else nodes
+    """Link nodes that `graph.append` just made, in this order, then see to it that each can be reached and finds itself."""
     is_first = graph.entry < 0
     lost = np.zeros(graph.size, np.uint8)
     touched = []
-    for start in range(0, len(order), _BATCH):
-        batch = order[start : start + _BATCH]
+    for start in range(0, len(nodes), _BATCH):
+        batch = nodes[start : start + _BATCH]
         _choose(graph, batch, shelf, pool)
         for level in range(int(graph.levels[batch].max()) + 1):
             targets = _merge(graph, batch, level, lost, pool)

@@ -1,14 +1,22 @@
 """Every compiled function of the index. They take arrays and numbers, check nothing, raise nothing and hold no lock.
 
-All are in one file because Numba's disk cache does not notice when a callee in another file changes. All run on one
-thread and release the interpreter's lock; several threads call them on ranges of the same work (see pool.py). What two
-ranges write never overlaps, so a result does not depend on how the work was cut.
+All are in one file because Numba's disk cache does not notice when a callee in another file changes (touch this file after
+an edit of simd.py, whose loops it calls). All run on one thread and release the interpreter's lock; several threads call
+them on ranges of the same work (see pool.py). What two ranges write never overlaps, so a result does not depend on how the
+work was cut. Everything that decides which way a search goes is integer arithmetic, so it does not depend on the CPU either.
+
+How a vector is looked at, from coarse to fine (codes.py says how the numbers are chosen):
+
+1. its line, 64 bytes: up to 112 four-bit numbers, the coordinates along the directions in which the data vary most, and two
+   int32. It gives an estimate of the distance, good enough to see that most nodes are too far to matter.
+2. its code, a byte for each dimension: the distance that the walk, the beam and the choice of links go by.
+3. its full precision, which decides the order of the few that are reported.
 
 Words. A beam is an int64 array of which the first `size` entries are in use, ascending: each is a key, distance in the
 upper half and node in the lower, so that one comparison orders by distance and then by position (`key_of`). `marks` (N,)
 uint8 says which nodes the present search has seen: those whose mark equals the generation, clock[0]. A search begins by
-adding one to the clock.
-Distances inside are squared Euclidean under l2 and the negated dot product otherwise; `report` turns them into the metric's.
+adding one to the clock. A probe is what nodes are compared with: a query, or a node that looks for links.
+Code distances are int32, squared Euclidean between codes under l2 and cosine and -2 times the dot product under ip.
 
 The first half of the file is called by the second half only; the functions in `SIGNATURES` are called from Python.
 """
@@ -19,103 +27,256 @@ import threading
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+
+from vecdb.index.simd import (
+    LINE,
+    compiled,
+    dot_codes,
+    dot_floats,
+    dot_nibbles,
+    inlined,
+    l2_floats,
+    prefetch,
+    shift_right,
+)
 
 L2 = 0
 DOT = 1  # ip
 UNIT_DOT = 2  # cosine over unit vectors: 1 - dot
 METRIC_CODES = {"l2": L2, "ip": DOT, "cosine": UNIT_DOT}
 
+# A line holds four-bit numbers, and in its last three words what is known of the node without looking at a probe:
+CONSTANT = -3  # its part of estimates, int32
+NORM = -2  # its part of code distances, int32
+FACTOR = -1  # what the product of its numbers is worth, float32
+LINE_HEAD = 12  # bytes of these
+MIDDLE = 128  # what a code stores for zero
+
+NODE_STEP = 0.335  # standard deviations: best for a normal variable in 16 even steps (Max 1960)
+_PROBE_STEP = 4.5 / 127  # standard deviations
 _MENDING_BEAM = 256  # candidates for the links of a node that lost some: about what ef_construction gives a new node
-_LINE = 16  # 4-byte numbers in a cache line
-_AHEAD = 3  # rows asked for before they are measured
+_SCAN_AHEAD = 8  # rows asked for before they are measured
 _SCAN_SLACK = 16  # so many more than k are measured in float64, because float32 may misplace what is nearly equal
-_PEERS_AT_ONCE = 16  # of 384 numbers each: half of a first-level cache
+_PEERS_AT_ONCE = 16  # of 1,024 bytes each: a third of a first-level cache
+_AHEAD = 3  # nodes whose links are asked for before it is certain that they are next
+_COUNTED = 128  # keys in a beam
+_SPARE = 16  # so many more than 2 k are kept in the order of codes
+_LAST_KEY = np.int64(2**63 - 1)
+
+
+class Coding(NamedTuple):
+    """How vectors of D numbers become codes of W bytes and lines; S <= NIBBLES directions."""
+
+    centre: np.ndarray  # (D,) float32
+    scale: np.float32  # code = (vector - centre) * scale, rounded
+    basis: np.ndarray  # (S, W) uint8: directions as codes
+    offsets: np.ndarray  # (S,) int32: the middle of the data along them
+    norm_weight: float  # an estimate of the code distance: so much of the two |code|^2,
+    energy_weight: float  # so much of the two |coordinates|^2,
+    product_weight: float  # so much of the product of the coordinates,
+    origin: float  # and a constant
+    slack: int  # codes so much farther than the k-th nearest are still looked at in full precision
 
 
 class Graph(NamedTuple):
-    """The graph as kernels read it; N nodes in vectors of D numbers, of which U reach above the base level."""
+    """The graph as kernels read it; N nodes, of which U reach above the base level."""
 
     vectors: np.ndarray  # (N, D) float32
+    codes: np.ndarray  # (N, W) uint8: one-byte numbers + MIDDLE, padded with MIDDLE to whole cache lines
+    lines: np.ndarray  # (N, L) uint8, L = 64 or 128
+    heads: np.ndarray  # (N, L / 4) int32: the lines again
     base: np.ndarray  # (N, 2M) int32: links on the base level, -1 after the last
-    upper: (
-        np.ndarray
-    )  # (U, M) int32: links on the levels above; those of node n on level l stand in row starts[n] + l - 1
+    upper: np.ndarray  # (U, M) int32: links above; those of node n on level l stand in row starts[n] + l - 1
     starts: np.ndarray  # (N,) int32
     levels: np.ndarray  # (N,) uint8: highest level of each node
+    coding: Coding
     metric: int
     entry: int  # where searches start: a node of the highest level; -1 if there is none
     top: int  # its level
 
 
-# reassoc lets LLVM sum in vector registers. Not plain fastmath: that assumes that inf and nan never occur.
-_compiled = njit(cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+# Codes ---------------------------------------------------------------------------------------------------------------
+
+# Without fast arithmetic: the same numbers on every CPU.
+_strict = njit(cache=True, nogil=True, error_model="numpy")
 
 
-@intrinsic
-def _prefetch(typing_context, array, row, column):
-    """Ask for the cache line of array[row, column]; a hint that changes no value."""
-
-    def generate(context, builder, signature, arguments):
-        array_type = signature.args[0]
-        struct = context.make_array(array_type)(context, builder, arguments[0])
-        indices = [
-            context.cast(builder, value, kind, types.intp) for value, kind in zip(arguments[1:], signature.args[1:])
-        ]
-        address = cgutils.get_item_pointer(context, builder, array_type, struct, indices, wraparound=False)
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        to_read, keep_long, data = (ir.Constant(number, value) for value in (0, 3, 1))
-        builder.call(hint, [builder.bitcast(address, pointer), to_read, keep_long, data])
-        return context.get_dummy_value()
-
-    return types.void(array, row, column), generate
+@_strict
+def quantise(vectors, row, coding, code):
+    """vectors[row] as one-byte numbers into code (W,) int8, zeros behind."""
+    dimension = vectors.shape[1]
+    for d in range(dimension):
+        value = np.rint((vectors[row, d] - coding.centre[d]) * coding.scale)
+        code[d] = np.int8(min(max(value, np.float32(-127.0)), np.float32(127.0)))
+    for d in range(dimension, code.shape[0]):
+        code[d] = 0
 
 
-@intrinsic
-def _shift_right(typing_context, array, start, stop):
-    """array[start + 1:stop + 1] = array[start:stop], by the C library's memmove: a loop of ours takes three times as long."""
-
-    def generate(context, builder, signature, arguments):
-        array_type = signature.args[0]
-        data = context.make_array(array_type)(context, builder, arguments[0]).data
-        first, last = (
-            context.cast(builder, value, kind, types.intp) for value, kind in zip(arguments[1:], signature.args[1:])
-        )
-        one_on = builder.add(first, ir.Constant(first.type, 1))
-        source, target = builder.gep(data, [first]), builder.gep(data, [one_on])
-        cgutils.raw_memmove(builder, target, source, builder.sub(last, first), array_type.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(array, start, stop), generate
+@_strict
+def sum_and_energy(code):
+    """Sum and sum of squares of code (W,) int8."""
+    total = np.int32(0)
+    energy = np.int32(0)
+    for d in range(code.shape[0]):
+        value = np.int32(code[d])
+        total += value
+        energy += value * value
+    return total, energy
 
 
-@_compiled
-def prefetch_row(matrix, row):
-    """Ask for all of matrix[row], of 4-byte numbers: a search at 88,000 x 384 waits for memory most of its time."""
-    for d in range(0, matrix.shape[1], _LINE):
-        _prefetch(matrix, row, d)  # type: ignore[call-arg]
+@_strict
+def norm_of(energy, metric):
+    """What a node or probe adds to every code distance."""
+    return np.int32(0) if metric == DOT else np.int32(energy)
 
 
-@_compiled
-def distance(vectors, row, query, metric):
-    """From vectors[row] to query (D,) -> float32."""
-    total = np.float32(0.0)
-    if metric == L2:
-        for d in range(query.shape[0]):
-            difference = vectors[row, d] - query[d]
-            total += difference * difference
-        return total
-    for d in range(query.shape[0]):
-        total += vectors[row, d] * query[d]
-    return -total
+@_strict
+def project(code, total, coding, coordinates):
+    """Coordinates (S,) int32 of a code (int8) along the basis, from the middle of the data -> their energy."""
+    energy = 0.0
+    for s in range(coding.basis.shape[0]):
+        product = dot_codes(coding.basis, s, code) - MIDDLE * total - coding.offsets[s]
+        coordinates[s] = product
+        energy += np.float64(product) * np.float64(product)
+    return energy
 
 
-@_compiled
+@_strict
+def write_line(coordinates, energy, code_energy, metric, coding, lines, heads, row):
+    """The line of a node.
+
+    As in RaBitQ (Gao & Long 2024; Gao et al. 2025 for more than one bit), what is coded is the direction, and a factor makes
+    its product with the coordinates what it was before rounding.
+    """
+    half = lines.shape[1] - LINE_HEAD
+    lines[row, :] = 0
+    step = NODE_STEP * np.sqrt(energy / max(coordinates.shape[0], 1))
+    inverse = 1.0 / step if step > 0.0 else 0.0
+    product = 0.0
+    for s in range(coordinates.shape[0]):
+        number = np.int64(np.floor(coordinates[s] * inverse)) + 8
+        number = min(max(number, np.int64(0)), np.int64(15))
+        product += (2 * number - 15) * coordinates[s]
+        if s < half:
+            lines[row, s] |= np.uint8(number)
+        else:
+            lines[row, s - half] |= np.uint8(number << 4)
+    words = heads.shape[1]
+    constant = coding.norm_weight * code_energy + coding.energy_weight * energy
+    factor = coding.product_weight * energy / product if product > 0.0 else 0.0
+    heads[row, words + CONSTANT] = np.int32(np.rint(constant))
+    heads[row, words + NORM] = norm_of(code_energy, metric)
+    heads[row, words + FACTOR] = np.float32(factor).view(np.int32)
+
+
+@_strict
+def write_probe(coordinates, energy, code_energy, coding, probe):
+    """The coordinates of a probe as one-byte numbers, laid out as in a line, and what else estimates want of it."""
+    width = probe.sketch.shape[0] // 2
+    half = width - LINE_HEAD
+    probe.sketch[:] = 0
+    step = _PROBE_STEP * np.sqrt(energy / max(coordinates.shape[0], 1))
+    inverse = 1.0 / step if step > 0.0 else 0.0
+    total = np.int64(0)
+    for s in range(coordinates.shape[0]):
+        number = np.int64(np.rint(coordinates[s] * inverse))
+        number = min(max(number, np.int64(-127)), np.int64(127))
+        total += number
+        probe.sketch[s if s < half else width + s - half] = np.int8(number)
+    constant = coding.norm_weight * code_energy + coding.energy_weight * energy + coding.origin
+    probe.own[1] = np.int64(np.rint(constant))
+    probe.own[2] = 15 * total  # a four-bit number n stands for 2 n - 15
+    probe.worth[0] = np.float32(step)
+
+
+class Probe(NamedTuple):
+    """What nodes are compared with, in the forms that comparing wants."""
+
+    code: np.ndarray  # (W,) int8
+    sketch: np.ndarray  # (2 * bytes in a line,) int8
+    coordinates: np.ndarray  # (S,) int32
+    own: np.ndarray  # (3,) int64: its part of code distances, of estimates, and of products of four-bit numbers
+    worth: np.ndarray  # (1,) float32: what the product of its sketch is worth
+
+
+@compiled
+def new_probe(graph):
+    return Probe(
+        np.empty(graph.codes.shape[1], np.int8),
+        np.empty(2 * graph.lines.shape[1], np.int8),
+        np.empty(graph.coding.basis.shape[0], np.int32),
+        np.empty(3, np.int64),
+        np.empty(1, np.float32),
+    )
+
+
+@compiled
+def aim(graph, vectors, row, probe):
+    """Make vectors[row] the probe."""
+    quantise(vectors, row, graph.coding, probe.code)
+    total, energy = sum_and_energy(probe.code)
+    finish_probe(graph, total, energy, probe)
+
+
+@compiled
+def aim_from(graph, node, probe):
+    """Make a node the probe, by its code."""
+    total, energy = load_code(graph.codes, node, probe.code)
+    finish_probe(graph, total, energy, probe)
+
+
+@inlined
+def load_code(codes, row, code):
+    """codes[row] into code (W,) int8 -> its sum and energy."""
+    for d in range(code.shape[0]):
+        code[d] = np.int8(np.int32(codes[row, d]) - MIDDLE)
+    return sum_and_energy(code)
+
+
+@inlined
+def finish_probe(graph, total, energy, probe):
+    # a code stores MIDDLE more than it means, and the distance takes the product twice
+    probe.own[0] = np.int64(norm_of(energy, graph.metric)) + 2 * MIDDLE * np.int64(total)
+    power = project(probe.code, total, graph.coding, probe.coordinates)
+    write_probe(probe.coordinates, power, energy, graph.coding, probe)
+
+
+@inlined
+def aim_plainly(graph, node, code):
+    """A node as a probe for `code_distance` alone: its code into code (W,) int8 -> its own part of distances."""
+    total, energy = load_code(graph.codes, node, code)
+    return np.int64(norm_of(energy, graph.metric)) + 2 * MIDDLE * np.int64(total)
+
+
+@inlined
+def code_distance(graph, node, code, own):
+    """From a node to a probe's code, its own part of the distance being `own` -> int64 that fits an int32."""
+    return graph.heads[node, graph.heads.shape[1] + NORM] + own - 2 * np.int64(dot_codes(graph.codes, node, code))
+
+
+@inlined
+def prefetch_line(graph, node):
+    for offset in range(0, graph.lines.shape[1], LINE):
+        prefetch(graph.lines, node, offset)
+
+
+@inlined
+def prefetch_code(graph, node):
+    for offset in range(0, graph.codes.shape[1], LINE):
+        prefetch(graph.codes, node, offset)
+
+
+@inlined
+def prefetch_links(links, row):
+    for offset in range(0, links.shape[1] * 4, LINE):
+        prefetch(links, row, offset)
+
+
+# Beams ---------------------------------------------------------------------------------------------------------------
+
+
+@inlined
 def precise_distance(vectors, row, query, metric):
     """As the metric defines it, computed in float64, so that it equals what the exact index says -> float32."""
     total = 0.0
@@ -131,7 +292,15 @@ def precise_distance(vectors, row, query, metric):
     return np.float32(max(1.0 - total, 0.0))
 
 
-@_compiled
+@inlined
+def float_distance(vectors, row, query, metric):
+    """Squared Euclidean or the negated dot product, in float32."""
+    if metric == L2:
+        return l2_floats(vectors, row, query)
+    return -dot_floats(vectors, row, query)
+
+
+@inlined
 def next_generation(marks, clock):
     """A mark that no node bears."""
     clock[0] += 1
@@ -141,224 +310,67 @@ def next_generation(marks, clock):
     return np.uint8(clock[0])
 
 
-@_compiled
+@inlined
 def key_of(distance, node):
-    """One int64 that sorts by distance (float32), then node: [31 bits and sign: distance] [31: node] [1: expanded].
+    """One int64 that sorts by distance (int32), then node: [32 bits: distance] [31: node] [1: expanded]."""
+    return (np.int64(distance) << 32) | (np.int64(node) << 1)
 
-    The bits of a float32, read as an integer, sort like the float if it is positive, and backwards if it is negative.
-    """
+
+@inlined
+def ordered(distance):
+    """The bits of a float32 as an int32 that sorts like it: read as an integer they do if positive, and backwards if not."""
     bits = np.float32(distance + np.float32(0.0)).view(np.int32)  # + 0: there is no -0 to sort before 0
-    ordered = bits if bits >= 0 else np.int32(bits ^ 0x7FFFFFFF)
-    return (np.int64(ordered) << 32) | (np.int64(node) << 1)
+    return bits if bits >= 0 else np.int32(bits ^ 0x7FFFFFFF)
 
 
-@_compiled
+@inlined
+def float_of(key):
+    """The float32 distance of a key made with `ordered`."""
+    bits = np.int32(key >> 32)
+    return np.int32(bits if bits >= 0 else np.int32(bits ^ 0x7FFFFFFF)).view(np.float32)
+
+
+@inlined
 def distance_of(key):
-    ordered = np.int32(key >> 32)
-    bits = ordered if ordered >= 0 else np.int32(ordered ^ 0x7FFFFFFF)
-    return np.int32(bits).view(np.float32)
+    return key >> 32
 
 
-@_compiled
+@inlined
 def node_of(key):
     return (key & 0xFFFFFFFF) >> 1
 
 
-@_compiled
+@inlined
 def is_expanded(key):
     return key & 1 != 0
 
 
-@_compiled
+@inlined
 def insert(beam, size, limit, key):
     """Put a key into a beam of at most `limit`, pushing out the last if it is full -> its place, or -1 if it is too far.
 
     Where it returns a place, the beam has grown by one unless it was full.
     """
     low = 0
-    high = size
-    while low < high:
-        middle = (low + high) >> 1
-        if beam[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
+    if size <= _COUNTED:  # counting takes a few vector instructions; halving, as many branches that cannot be predicted
+        for i in range(size):
+            low += beam[i] < key
+    else:
+        high = size
+        while low < high:
+            middle = (low + high) >> 1
+            if beam[middle] < key:
+                low = middle + 1
+            else:
+                high = middle
     if low >= limit:
         return -1
-    _shift_right(beam, low, min(size, limit - 1))  # type: ignore[call-arg]
+    shift_right(beam, low, min(size, limit - 1))
     beam[low] = key
     return low
 
 
-@_compiled
-def link_row(graph, node, level):
-    """Where in base (level 0) or upper (above) the node's links stand."""
-    return np.int64(node) if level == 0 else np.int64(graph.starts[node]) + level - 1
-
-
-@_compiled
-def search_level(graph, query, level, ef, marks, generation, beam, size, fresh, sought):
-    """search_layer, algorithm 2 of Malkov & Yashunin (2016), from the beam's first `size` nodes -> (size, work).
-
-    Departure: one sorted array is both the candidates and the results. What falls off its end is farther than the ef best
-    and would never be expanded. fresh: room for one node's links. The walk ends early where it meets the node `sought`
-    (-1: none).
-    """
-    links = graph.base if level == 0 else graph.upper
-    work = 0
-    cursor = 0
-    while cursor < size and (sought < 0 or marks[sought] != generation):
-        key = beam[cursor]
-        if is_expanded(key):
-            cursor += 1
-            continue
-        beam[cursor] = key | 1
-        cursor += 1
-        row = link_row(graph, node_of(key), level)
-        count = 0
-        for i in range(links.shape[1]):
-            link = links[row, i]
-            if link < 0:
-                break
-            if marks[link] != generation:
-                marks[link] = generation
-                fresh[count] = link
-                count += 1
-        work += count
-        if cursor < size:  # the next to be expanded, unless a nearer one comes up now
-            prefetch_row(links, link_row(graph, node_of(beam[cursor]), level))
-        size, cursor = score_into_beam(graph, query, ef, beam, size, cursor, fresh, count)
-    return size, work
-
-
-@_compiled
-def score_into_beam(graph, query, ef, beam, size, cursor, fresh, count):
-    """Offer fresh[:count] to the beam -> (size, cursor), the cursor at the first node that may be unexpanded."""
-    for i in range(min(_AHEAD, count)):
-        prefetch_row(graph.vectors, fresh[i])
-    for i in range(count):
-        if i + _AHEAD < count:
-            prefetch_row(graph.vectors, fresh[i + _AHEAD])
-        key = key_of(distance(graph.vectors, fresh[i], query, graph.metric), fresh[i])
-        if size < ef or key < beam[size - 1]:
-            cursor = min(cursor, insert(beam, size, ef, key))
-            size = min(size + 1, ef)
-    return size, cursor
-
-
-@_compiled
-def descend(graph, query, level):
-    """Greedy walk from the entry down to just above `level` -> (node, its distance, work)."""
-    nearest = graph.entry
-    least = distance(graph.vectors, nearest, query, graph.metric)
-    work = 1
-    for upper_level in range(graph.top, level, -1):
-        moved = True
-        while moved:
-            moved = False
-            row = link_row(graph, nearest, upper_level)
-            for i in range(graph.upper.shape[1]):
-                link = graph.upper[row, i]
-                if link < 0:
-                    break
-                candidate = distance(graph.vectors, link, query, graph.metric)
-                work += 1
-                if candidate < least:
-                    least = candidate
-                    nearest = np.int64(link)
-                    moved = True
-    return nearest, least, work
-
-
-@_compiled
-def search_base(graph, query, ef, marks, clock, beam, fresh, sought):
-    """Descent and beam search on the base level, sought as in search_level -> (size of the beam, work)."""
-    generation = next_generation(marks, clock)
-    nearest, least, work = descend(graph, query, 0)
-    beam[0] = key_of(least, nearest)
-    marks[nearest] = generation
-    size, more = search_level(graph, query, 0, ef, marks, generation, beam, 1, fresh, sought)
-    return size, work + more
-
-
-@_compiled
-def report(graph, query, beam, count, best, k, positions, distances):
-    """Measure beam[:count] precisely and write the best k by (distance, position); the rest of the row is -1 and inf.
-
-    best: room for k keys.
-    """
-    size = 0
-    for i in range(count):
-        node = node_of(beam[i])
-        if insert(best, size, k, key_of(precise_distance(graph.vectors, node, query, graph.metric), node)) >= 0:
-            size = min(size + 1, k)
-    for i in range(k):
-        positions[i] = node_of(best[i]) if i < size else -1
-        distances[i] = distance_of(best[i]) if i < size else np.float32(np.inf)
-
-
-@_compiled
-def meets(graph, node, ef, marks, clock, beam, fresh):
-    """Does a search for the node's own vector meet it, or fill the beam with others that are as near? -> (answer, size)."""
-    query = graph.vectors[node]
-    size, _ = search_base(graph, query, ef, marks, clock, beam, fresh, node)
-    if marks[node] == np.uint8(clock[0]):
-        return True, size
-    is_crowded = size == ef and distance_of(beam[size - 1]) <= distance(graph.vectors, node, query, graph.metric)
-    return is_crowded, size
-
-
-@_compiled
-def select(graph, beam, size, limit, chosen, count):
-    """select_neighbours_heuristic, algorithm 4 of Malkov & Yashunin (2016) -> how many are chosen, limit at most.
-
-    A candidate of the beam is taken if it is nearer to the node in the middle than to all taken before it. chosen[:count]
-    is taken beforehand. Departure: a candidate exactly as near to a taken one is refused, so that copies of one vector do
-    not fill the list and shut themselves in.
-    """
-    for i in range(size):
-        if count >= limit:
-            break
-        node = node_of(beam[i])
-        away = distance_of(beam[i])
-        candidate = graph.vectors[node]
-        keep = True
-        for j in range(count):
-            if distance(graph.vectors, chosen[j], candidate, graph.metric) <= away:
-                keep = False
-                break
-        if keep:
-            chosen[count] = node
-            count += 1
-    return count
-
-
-@_compiled
-def contains(nodes, count, node):
-    """Is node among nodes[:count]?"""
-    i = 0
-    while i < count and nodes[i] != node:
-        i += 1
-    return i < count
-
-
-@_compiled
-def degree_of(links, row):
-    """How many links stand in links[row]."""
-    count = 0
-    while count < links.shape[1] and links[row, count] >= 0:
-        count += 1
-    return count
-
-
-@_compiled
-def write_links(links, row, chosen, count):
-    """links[row] = chosen[:count], then -1."""
-    for i in range(links.shape[1]):
-        links[row, i] = chosen[i] if i < count else -1
-
-
-@_compiled
+@inlined
 def offer_key(key, limit, beam, size):
     """Offer a key to a beam of at most `limit` -> the beam's size."""
     if size < limit or key < beam[size - 1]:
@@ -367,25 +379,278 @@ def offer_key(key, limit, beam, size):
     return size
 
 
-@_compiled
+# Walking -------------------------------------------------------------------------------------------------------------
+
+
+@inlined
+def link_row(graph, node, level):
+    """Where in base (level 0) or upper (above) the node's links stand."""
+    return np.int64(node) if level == 0 else np.int64(graph.starts[node]) + level - 1
+
+
+@inlined
+def estimate(graph, node, probe):
+    """About the code distance from a node to the probe, by the node's line."""
+    words = graph.heads.shape[1]
+    product = np.float32(2 * np.int64(dot_nibbles(graph.lines, node, probe.sketch)) - probe.own[2])
+    factor = np.int32(graph.heads[node, words + FACTOR]).view(np.float32)
+    return graph.heads[node, words + CONSTANT] + probe.own[1] + np.int64(product * probe.worth[0] * factor)
+
+
+@inlined
+def gather(graph, links, row, marks, generation, fresh):
+    """The unseen links of links[row], into fresh; from now on they are seen -> how many."""
+    count = 0
+    for i in range(links.shape[1]):
+        link = links[row, i]
+        if link < 0:
+            break
+        fresh[count] = link  # no branch: whether a node was seen cannot be predicted
+        count += marks[link] != generation
+        marks[link] = generation
+    return count
+
+
+@inlined
+def offer_fresh(graph, probe, ef, beam, size, cursor, fresh, keys, count):
+    """Offer fresh[:count] to the beam by their estimates -> (size, cursor), the cursor at the first that may be unexpanded.
+
+    keys: room for as many.
+    """
+    worst = beam[size - 1] if size == ef else _LAST_KEY
+    kept = 0
+    for i in range(count):
+        key = key_of(estimate(graph, fresh[i], probe), fresh[i])
+        keys[kept] = key
+        kept += key < worst
+    for i in range(kept):
+        if size < ef or keys[i] < beam[size - 1]:
+            cursor = min(cursor, insert(beam, size, ef, keys[i]))
+            size = min(size + 1, ef)
+    return size, cursor
+
+
+@inlined
+def search_level(
+    graph, probe, level, ef, marks, generation, beam, start, found, fresh, keys, allowed, is_filtered, sought
+):
+    """search_layer, algorithm 2 of Malkov & Yashunin (2016), from the node `start` -> (how many it found, work).
+
+    Departures. One sorted array, the beam, is both the candidates and the results: what falls off its end is farther than
+    the ef best and would never be expanded. It goes by estimates. What is expanded is measured by its code; those are the
+    results, in `found`, as many as it has room for, and only allowed (N,) bool ones if is_filtered. (The same division of
+    labour as in SymphonyQG, Gou et al. 2025.)
+
+    The walk is a pipeline of two steps, so that it seldom waits for memory: it asks for the lines of one node's links, and
+    looks meanwhile at those that it asked for the step before. So it chooses the next node without knowing the links of the
+    last, which costs a few per cent more distances and saves half of the time.
+
+    fresh (2, 2M) int32, keys (2M,) int64: room for links. The walk ends early where it meets the node `sought` (-1: none).
+    """
+    links = graph.base if level == 0 else graph.upper
+    beam[0] = key_of(estimate(graph, start, probe), start)
+    marks[start] = generation
+    size = 1
+    cursor = 0
+    total = 0
+    work = 1
+    last = np.int64(-1)  # the node whose links were asked for a step ago, and how many they are
+    waiting = 0
+    turn = 0
+    while last != sought or last < 0:
+        node = np.int64(-1)
+        while cursor < size and node < 0:
+            if not is_expanded(beam[cursor]):
+                node = node_of(beam[cursor])
+                beam[cursor] |= 1
+            cursor += 1
+        count = 0
+        if node >= 0:
+            prefetch_code(graph, node)
+            count = gather(graph, links, link_row(graph, node, level), marks, generation, fresh[turn])
+            for i in range(count):
+                prefetch_line(graph, fresh[turn, i])
+        elif last < 0:
+            break
+        if last >= 0:
+            if not is_filtered or allowed[last]:
+                key = key_of(code_distance(graph, last, probe.code, probe.own[0]), last)
+                total = offer_key(key, found.shape[0], found, total)
+            size, cursor = offer_fresh(graph, probe, ef, beam, size, cursor, fresh[1 - turn], keys, waiting)
+        for i in range(cursor, min(cursor + _AHEAD, size)):
+            prefetch_links(links, link_row(graph, node_of(beam[i]), level))
+        work += count
+        last = node
+        waiting = count
+        turn = 1 - turn
+    if last >= 0:
+        total = offer_key(
+            key_of(code_distance(graph, last, probe.code, probe.own[0]), last), found.shape[0], found, total
+        )
+    return total, work
+
+
+@inlined
+def descend(graph, probe, level):
+    """Greedy walk by estimates from the entry down to just above `level` -> (node, work)."""
+    nearest = np.int64(graph.entry)
+    least = estimate(graph, nearest, probe)
+    work = 1
+    for upper_level in range(graph.top, level, -1):
+        moved = True
+        while moved:
+            moved = False
+            row = link_row(graph, nearest, upper_level)
+            for i in range(graph.upper.shape[1]):
+                if graph.upper[row, i] < 0:
+                    break
+                prefetch_line(graph, graph.upper[row, i])
+            for i in range(graph.upper.shape[1]):
+                link = graph.upper[row, i]
+                if link < 0:
+                    break
+                candidate = estimate(graph, link, probe)
+                work += 1
+                if candidate < least:
+                    least = candidate
+                    nearest = np.int64(link)
+                    moved = True
+    return nearest, work
+
+
+@compiled
+def search_base(graph, probe, ef, marks, clock, beam, found, fresh, keys, allowed, is_filtered, sought):
+    """Descent and beam search on the base level, as search_level has it -> (how many it found, work)."""
+    generation = next_generation(marks, clock)
+    start, work = descend(graph, probe, 0)
+    total, more = search_level(
+        graph, probe, 0, ef, marks, generation, beam, start, found, fresh, keys, allowed, is_filtered, sought
+    )
+    return total, work + more
+
+
+@inlined
+def worth_measuring(graph, found, total, k):
+    """How many of found[:total] have a code so near that they may be among the k nearest."""
+    if total <= k:
+        return total
+    limit = distance_of(found[k - 1]) + graph.coding.slack
+    count = k
+    while count < total and distance_of(found[count]) <= limit:
+        count += 1
+    return count
+
+
+@compiled
+def report(graph, query, found, count, best, k, positions, distances):
+    """Measure found[:count] precisely and write the best k by (distance, position); the rest of the row is -1 and inf.
+
+    best: room for k keys.
+    """
+    size = 0
+    for i in range(count):
+        node = node_of(found[i])
+        for offset in range(0, 4 * graph.vectors.shape[1], LINE):
+            prefetch(graph.vectors, node, offset)
+    for i in range(count):
+        node = node_of(found[i])
+        key = key_of(ordered(precise_distance(graph.vectors, node, query, graph.metric)), node)
+        size = offer_key(key, k, best, size)
+    for i in range(k):
+        positions[i] = node_of(best[i]) if i < size else -1
+        distances[i] = float_of(best[i]) if i < size else np.float32(np.inf)
+
+
+@compiled
+def meets(graph, node, ef, marks, clock, probe, beam, found, fresh, keys):
+    """Does a search for the node's own code find it, or others as near to fill the beam? -> (answer, how many it found)."""
+    aim_from(graph, node, probe)
+    nobody = np.empty(0, np.bool_)
+    total, _ = search_base(graph, probe, ef, marks, clock, beam, found, fresh, keys, nobody, False, node)
+    for i in range(total):
+        if node_of(found[i]) == node:
+            return True, total
+    is_crowded = total == ef and distance_of(found[total - 1]) <= code_distance(graph, node, probe.code, probe.own[0])
+    return is_crowded, total
+
+
+# Links ---------------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def select(graph, beam, size, limit, chosen, count, code):
+    """select_neighbours_heuristic, algorithm 4 of Malkov & Yashunin (2016) -> how many are chosen, limit at most.
+
+    A candidate of the beam is taken if it is nearer to the node in the middle than to all taken before it. chosen[:count]
+    is taken beforehand; code: room for one. Departure: a candidate exactly as near to a taken one is refused, so that
+    copies of one vector do not fill the list and shut themselves in.
+    """
+    for i in range(size):
+        if count >= limit:
+            break
+        node = node_of(beam[i])
+        away = distance_of(beam[i])
+        if count:
+            own = aim_plainly(graph, node, code)
+        keep = True
+        for j in range(count):
+            if code_distance(graph, chosen[j], code, own) <= away:
+                keep = False
+                break
+        if keep:
+            chosen[count] = node
+            count += 1
+    return count
+
+
+@inlined
+def contains(nodes, count, node):
+    """Is node among nodes[:count]?"""
+    i = 0
+    while i < count and nodes[i] != node:
+        i += 1
+    return i < count
+
+
+@inlined
+def degree_of(links, row):
+    """How many links stand in links[row]."""
+    count = 0
+    while count < links.shape[1] and links[row, count] >= 0:
+        count += 1
+    return count
+
+
+@inlined
+def write_links(links, row, chosen, count):
+    """links[row] = chosen[:count], then -1."""
+    for i in range(links.shape[1]):
+        links[row, i] = chosen[i] if i < count else -1
+
+
+@compiled
 def measure_peers(graph, batch, start, stop, out):
-    """out[i - start, j]: distance from batch[i] to batch[j], for start <= i < stop; by tiles, which stay in the cache."""
+    """out[i - start, j]: code distance from batch[i] to batch[j], for start <= i < stop; by tiles, which stay in the cache."""
+    width = graph.codes.shape[1]
+    codes = np.empty((_PEERS_AT_ONCE, width), np.int8)
+    own = np.empty(_PEERS_AT_ONCE, np.int64)
     for first in range(0, batch.shape[0], _PEERS_AT_ONCE):
         last = min(first + _PEERS_AT_ONCE, batch.shape[0])
+        for j in range(first, last):
+            own[j - first] = aim_plainly(graph, batch[j], codes[j - first])
         for i in range(start, stop):
-            query = graph.vectors[batch[i]]
             for j in range(first, last):
-                out[i - start, j] = distance(graph.vectors, batch[j], query, graph.metric)
+                out[i - start, j] = code_distance(graph, batch[i], codes[j - first], own[j - first])
 
 
-@_compiled
-def offer(graph, middle, node, limit, beam, size):
-    """Offer a node to the beam around the vector `middle` -> the beam's size."""
-    return offer_key(key_of(distance(graph.vectors, node, middle, graph.metric), node), limit, beam, size)
+@inlined
+def offer(graph, node, code, own, limit, beam, size):
+    """Offer a node to the beam around a probe's code -> the beam's size."""
+    return offer_key(key_of(code_distance(graph, node, code, own), node), limit, beam, size)
 
 
-@_compiled
-def offer_link_to(graph, base, parents, lost, holder, node):
+@compiled
+def offer_link_to(graph, base, parents, lost, holder, node, code):
     """Give `holder` a base link to node, in a free place or for its farthest link outside the tree -> did it work?"""
     degree = degree_of(base, holder)
     if contains(base[holder], degree, node):
@@ -394,12 +659,12 @@ def offer_link_to(graph, base, parents, lost, holder, node):
         base[holder, degree] = node
         return True
     worst = -1
-    farthest = np.float32(-np.inf)
-    middle = graph.vectors[holder]
+    farthest = np.int64(-(2**62))
+    own = aim_plainly(graph, holder, code)
     for i in range(degree):
         link = base[holder, i]
         if parents[link] != holder:
-            away = distance(graph.vectors, link, middle, graph.metric)
+            away = code_distance(graph, link, code, own)
             if away > farthest:
                 farthest = away
                 worst = i
@@ -410,25 +675,25 @@ def offer_link_to(graph, base, parents, lost, holder, node):
     return True
 
 
-@_compiled
-def link_from_nearby(graph, base, parents, lost, node, beam, size):
+@compiled
+def link_from_nearby(graph, base, parents, lost, node, beam, size, code):
     """One of the beam's nodes, nearest first, gets a base link to node: a tree node with a free place if there is one.
 
-    -> that node, or -1.
+    -> that node, or -1. code: room for one.
     """
     for i in range(size):
         holder = node_of(beam[i])
         if holder != node and parents[holder] >= 0 and base[holder, base.shape[1] - 1] < 0:
-            offer_link_to(graph, base, parents, lost, holder, node)
+            offer_link_to(graph, base, parents, lost, holder, node, code)
             return holder
     for i in range(size):
         holder = node_of(beam[i])
-        if holder != node and parents[holder] >= 0 and offer_link_to(graph, base, parents, lost, holder, node):
+        if holder != node and parents[holder] >= 0 and offer_link_to(graph, base, parents, lost, holder, node, code):
             return holder
     return np.int64(-1)
 
 
-@_compiled
+@compiled
 def spread(base, parents, queue, first, last):
     """Grow the tree over base links from queue[first:last], whose nodes are in it -> the new end of the queue."""
     while first < last:
@@ -448,7 +713,76 @@ def spread(base, parents, queue, first, last):
 # What Python calls ---------------------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
+def encode(vectors, start, stop, coding, metric, codes, lines, heads):
+    """Codes and lines of vectors[start:stop], into the same rows of codes (N, W) uint8 and lines (N, 64) uint8, seen as
+    heads (N, 16) int32, too.
+    """
+    code = np.empty(codes.shape[1], np.int8)
+    coordinates = np.empty(coding.basis.shape[0], np.int32)
+    for i in range(start, stop):
+        quantise(vectors, i, coding, code)
+        total, energy = sum_and_energy(code)
+        for d in range(code.shape[0]):
+            codes[i, d] = np.uint8(np.int32(code[d]) + MIDDLE)
+        write_line(coordinates, project(code, total, coding, coordinates), energy, metric, coding, lines, heads, i)
+
+
+@compiled
+def coordinates_of(codes, rows, coding, coordinates):
+    """Coordinates (n, S) int32 of codes[rows] (n,) int32 along the basis, from `offsets`."""
+    code = np.empty(codes.shape[1], np.int8)
+    for i in range(rows.shape[0]):
+        total, _ = load_code(codes, rows[i], code)
+        project(code, total, coding, coordinates[i])
+
+
+@_strict
+def iterate_subspace(matrix, basis, rounds):
+    """Basis (D, S) float64 becomes an orthonormal basis of about the S dominant eigenvectors of a symmetric matrix (D, D).
+
+    Orthogonal iteration (Golub & Van Loan 2013, section 8.2.4), by hand because BLAS sums in an order that depends on its
+    threads. rounds = 0 makes the basis orthonormal, no more.
+    """
+    dimension, size = basis.shape
+    product = np.empty_like(basis)
+    for turn in range(rounds + 1):
+        if turn > 0:
+            product[:] = 0.0
+            for i in range(dimension):
+                for j in range(dimension):
+                    weight = matrix[i, j]
+                    for s in range(size):
+                        product[i, s] += weight * basis[j, s]
+            basis[:] = product
+        orthonormalise(basis)
+
+
+@_strict
+def orthonormalise(basis):
+    """Modified Gram-Schmidt over the columns of basis (D, S), by rows of its transpose; zero where a column has nothing new."""
+    vectors = basis.T.copy()
+    size, dimension = vectors.shape
+    for s in range(size):
+        before = 0.0
+        for d in range(dimension):
+            before += vectors[s, d] * vectors[s, d]
+        for other in range(s):
+            product = 0.0
+            for d in range(dimension):
+                product += vectors[s, d] * vectors[other, d]
+            for d in range(dimension):
+                vectors[s, d] -= product * vectors[other, d]
+        length = 0.0
+        for d in range(dimension):
+            length += vectors[s, d] * vectors[s, d]
+        shrink = 1.0 / np.sqrt(length) if length > 1e-20 * before else 0.0
+        for d in range(dimension):
+            vectors[s, d] *= shrink
+    basis[:] = vectors.T
+
+
+@compiled
 def search(graph, queries, start, stop, k, ef, allowed, is_filtered, marks, clock, positions, distances, work):
     """Beam search for queries[start:stop]; with is_filtered only allowed (N,) bool nodes of the beam are reported.
 
@@ -456,22 +790,21 @@ def search(graph, queries, start, stop, k, ef, allowed, is_filtered, marks, cloc
     """
     beam = np.empty(ef, np.int64)
     best = np.empty(k, np.int64)
-    fresh = np.empty(graph.base.shape[1], np.int32)
+    fresh = np.empty((2, graph.base.shape[1]), np.int32)
+    keys = np.empty(fresh.shape[1], np.int64)
+    found = np.empty(min(ef, 2 * k + _SPARE), np.int64)
+    probe = new_probe(graph)
     for i in range(start, stop):
-        query = queries[i]
-        size, spent = search_base(graph, query, ef, marks, clock, beam, fresh, np.int64(-1))
-        count = size
-        if is_filtered:
-            count = 0
-            for j in range(size):
-                if allowed[node_of(beam[j])]:
-                    beam[count] = beam[j]
-                    count += 1
-        report(graph, query, beam, min(count, k), best, k, positions[i], distances[i])
+        aim(graph, queries, i, probe)
+        total, spent = search_base(
+            graph, probe, ef, marks, clock, beam, found, fresh, keys, allowed, is_filtered, np.int64(-1)
+        )
+        count = worth_measuring(graph, found, total, k)
+        report(graph, queries[i], found, count, best, k, positions[i], distances[i])
         work[i] = spent
 
 
-@_compiled
+@inlined
 def gather_allowed(graph, node, allowed, marks, generation, fresh):
     """Allowed unseen nodes one link away, then those two links away through a node that is not allowed -> how many.
 
@@ -485,6 +818,7 @@ def gather_allowed(graph, node, allowed, marks, generation, fresh):
             break
         if allowed[link] and marks[link] != generation:
             marks[link] = generation
+            prefetch_line(graph, link)
             fresh[count] = link
             count += 1
     for i in range(width):
@@ -500,12 +834,13 @@ def gather_allowed(graph, node, allowed, marks, generation, fresh):
                 break
             if allowed[beyond] and marks[beyond] != generation:
                 marks[beyond] = generation
+                prefetch_line(graph, beyond)
                 fresh[count] = beyond
                 count += 1
     return count
 
 
-@_compiled
+@compiled
 def search_allowed(graph, queries, start, stop, k, ef, allowed, seeds, marks, clock, positions, distances, work):
     """Beam search that scores allowed nodes only, stepping over the others: the two-hop idea of ACORN (Patel et al. 2024).
 
@@ -513,35 +848,44 @@ def search_allowed(graph, queries, start, stop, k, ef, allowed, seeds, marks, cl
     descent ends, so that it also gets into allowed regions far from the query. Fills what `search` fills.
     """
     beam = np.empty(ef, np.int64)
+    found = np.empty(min(ef, 2 * k + _SPARE), np.int64)
     best = np.empty(k, np.int64)
     width = graph.base.shape[1]
     fresh = np.empty(max(width * (width + 1), seeds.shape[0]), np.int32)
+    keys = np.empty(fresh.shape[0], np.int64)
+    probe = new_probe(graph)
     for i in range(start, stop):
-        query = queries[i]
+        aim(graph, queries, i, probe)
         generation = next_generation(marks, clock)
         count = seeds.shape[0]
         for j in range(count):
             fresh[j] = seeds[j]
             marks[seeds[j]] = generation
-        size, cursor = score_into_beam(graph, query, ef, beam, 0, 0, fresh, count)
-        nearest, _, spent = descend(graph, query, 0)
+        size, cursor = offer_fresh(graph, probe, ef, beam, 0, 0, fresh, keys, count)
+        nearest, spent = descend(graph, probe, 0)
         spent += count
+        total = 0
         count = gather_allowed(graph, nearest, allowed, marks, generation, fresh)
         while True:
             spent += count
-            size, cursor = score_into_beam(graph, query, ef, beam, size, cursor, fresh, count)
+            size, cursor = offer_fresh(graph, probe, ef, beam, size, cursor, fresh, keys, count)
             while cursor < size and is_expanded(beam[cursor]):
                 cursor += 1
             if cursor == size:
                 break
             key = beam[cursor]
             beam[cursor] = key | 1
-            count = gather_allowed(graph, node_of(key), allowed, marks, generation, fresh)
-        report(graph, query, beam, min(size, k), best, k, positions[i], distances[i])
+            node = node_of(key)
+            prefetch_code(graph, node)
+            count = gather_allowed(graph, node, allowed, marks, generation, fresh)
+            key = key_of(code_distance(graph, node, probe.code, probe.own[0]), node)
+            total = offer_key(key, found.shape[0], found, total)
+        count = worth_measuring(graph, found, total, k)
+        report(graph, queries[i], found, count, best, k, positions[i], distances[i])
         work[i] = spent
 
 
-@_compiled
+@compiled
 def scan(graph, queries, start, stop, k, rows, positions, distances, work):
     """Exact search among rows (n,) int64 for queries[start:stop]. Fills what `search` fills."""
     limit = k + _SCAN_SLACK
@@ -551,14 +895,16 @@ def scan(graph, queries, start, stop, k, rows, positions, distances, work):
         query = queries[i]
         size = 0
         for j in range(rows.shape[0]):
-            if j + _AHEAD < rows.shape[0]:
-                prefetch_row(graph.vectors, rows[j + _AHEAD])
-            size = offer(graph, query, rows[j], limit, beam, size)
+            if j + _SCAN_AHEAD < rows.shape[0]:
+                for offset in range(0, 4 * graph.vectors.shape[1], LINE):
+                    prefetch(graph.vectors, rows[j + _SCAN_AHEAD], offset)
+            away = float_distance(graph.vectors, rows[j], query, graph.metric)
+            size = offer_key(key_of(ordered(away), rows[j]), limit, beam, size)
         report(graph, query, beam, size, best, k, positions[i], distances[i])
         work[i] = rows.shape[0]
 
 
-@_compiled
+@compiled
 def choose_links(graph, base, upper, batch, start, stop, ef, marks, clock):
     """Each new node of batch[start:stop] chooses its own links: algorithm 1 of Malkov & Yashunin, without the reverse links.
 
@@ -567,36 +913,52 @@ def choose_links(graph, base, upper, batch, start, stop, ef, marks, clock):
     base and upper, which are graph.base and graph.upper.
     """
     M = upper.shape[1]
-    peers = np.empty((stop - start, batch.shape[0]), np.float32)
+    peers = np.empty((stop - start, batch.shape[0]), np.int32)
     measure_peers(graph, batch, start, stop, peers)
     beam = np.empty(ef, np.int64)
-    fresh = np.empty(base.shape[1], np.int32)
+    found = np.empty(ef, np.int64)
+    fresh = np.empty((2, base.shape[1]), np.int32)
+    keys = np.empty(fresh.shape[1], np.int64)
+    nobody = np.empty(0, np.bool_)
     chosen = np.empty(M, np.int32)
+    probe = new_probe(graph)
+    code = np.empty(graph.codes.shape[1], np.int8)
     for i in range(start, stop):
         node = batch[i]
-        query = graph.vectors[node]
+        aim_from(graph, node, probe)
         level = np.int64(graph.levels[node])
-        nearest = graph.entry
-        least = np.float32(0.0)
+        nearest = np.int64(graph.entry)
         if nearest >= 0:
-            nearest, least, _ = descend(graph, query, min(level, graph.top))
+            nearest, _ = descend(graph, probe, min(level, graph.top))
         for at in range(level, -1, -1):
             size = 0
             if nearest >= 0 and at <= graph.top:
                 generation = next_generation(marks, clock)
-                beam[0] = key_of(least, nearest)
-                marks[nearest] = generation
-                size, _ = search_level(graph, query, at, ef, marks, generation, beam, 1, fresh, np.int64(-1))
-                nearest = node_of(beam[0])
-                least = distance_of(beam[0])
+                size, _ = search_level(
+                    graph,
+                    probe,
+                    at,
+                    ef,
+                    marks,
+                    generation,
+                    beam,
+                    nearest,
+                    found,
+                    fresh,
+                    keys,
+                    nobody,
+                    False,
+                    np.int64(-1),
+                )
+                nearest = node_of(found[0])
             for j in range(batch.shape[0]):
                 if j != i and graph.levels[batch[j]] >= at:
-                    size = offer_key(key_of(peers[i - start, j], batch[j]), ef, beam, size)
-            count = select(graph, beam, size, M, chosen, 0)
+                    size = offer_key(key_of(peers[i - start, j], batch[j]), ef, found, size)
+            count = select(graph, found, size, M, chosen, 0, code)
             write_links(base if at == 0 else upper, link_row(graph, node, at), chosen, count)
 
 
-@_compiled
+@compiled
 def merge_links(graph, base, upper, level, targets, bounds, sources, start, stop, parents, lost):
     """Reverse links: targets[t] takes in sources[bounds[t]:bounds[t + 1]], for start <= t < stop; all int32 but bounds.
 
@@ -608,6 +970,8 @@ def merge_links(graph, base, upper, level, targets, bounds, sources, start, stop
     limit = 4 * width
     beam = np.empty(limit, np.int64)
     chosen = np.empty(width, np.int32)
+    middle = np.empty(graph.codes.shape[1], np.int8)
+    code = np.empty(graph.codes.shape[1], np.int8)
     for t in range(start, stop):
         target = targets[t]
         row = link_row(graph, target, level)
@@ -621,7 +985,7 @@ def merge_links(graph, base, upper, level, targets, bounds, sources, start, stop
             first += 1
         if first == bounds[t + 1]:
             continue
-        middle = graph.vectors[target]
+        own = aim_plainly(graph, target, middle)
         size = 0
         count = 0
         for i in range(degree):
@@ -630,18 +994,18 @@ def merge_links(graph, base, upper, level, targets, bounds, sources, start, stop
                 chosen[count] = link
                 count += 1
             else:
-                size = offer(graph, middle, link, limit, beam, size)
+                size = offer(graph, link, middle, own, limit, beam, size)
         for i in range(first, bounds[t + 1]):
             if not contains(links[row], degree, sources[i]):
-                size = offer(graph, middle, sources[i], limit, beam, size)
-        count = select(graph, beam, size, width, chosen, count)
+                size = offer(graph, sources[i], middle, own, limit, beam, size)
+        count = select(graph, beam, size, width, chosen, count, code)
         for i in range(old):
             if not contains(chosen, count, links[row, i]):
                 lost[links[row, i]] = 1
         write_links(links, row, chosen, count)
 
 
-@_compiled
+@compiled
 def grow_tree(base, parents, queue, count):
     """Spanning tree over base links: parents (N,) int32 of nodes reached from queue[:count] that had none (-1) -> the end.
 
@@ -650,7 +1014,7 @@ def grow_tree(base, parents, queue, count):
     return spread(base, parents, queue, 0, count)
 
 
-@_compiled
+@compiled
 def attach(graph, base, parents, lost, rows, ef, marks, clock, queue):
     """Make each of rows (n,) int32, nodes outside the tree of parents, reachable: a tree node nearby links to it.
 
@@ -658,48 +1022,62 @@ def attach(graph, base, parents, lost, rows, ef, marks, clock, queue):
     of nodes less one, so somewhere a place for one more is always free or can be freed.
     """
     beam = np.empty(ef, np.int64)
-    fresh = np.empty(base.shape[1], np.int32)
+    found = np.empty(ef, np.int64)
+    fresh = np.empty((2, base.shape[1]), np.int32)
+    keys = np.empty(fresh.shape[1], np.int64)
+    nobody = np.empty(0, np.bool_)
+    probe = new_probe(graph)
+    code = np.empty(graph.codes.shape[1], np.int8)
+    root = np.int64(graph.entry)
     for i in range(rows.shape[0]):
         node = rows[i]
         if parents[node] >= 0:
             continue
-        query = graph.vectors[node]
+        aim_from(graph, node, probe)
         generation = next_generation(marks, clock)
-        beam[0] = key_of(distance(graph.vectors, graph.entry, query, graph.metric), graph.entry)
-        marks[graph.entry] = generation
-        size, _ = search_level(graph, query, 0, ef, marks, generation, beam, 1, fresh, np.int64(-1))
-        holder = link_from_nearby(graph, base, parents, lost, node, beam, size)
+        size, _ = search_level(
+            graph, probe, 0, ef, marks, generation, beam, root, found, fresh, keys, nobody, False, np.int64(-1)
+        )
+        holder = link_from_nearby(graph, base, parents, lost, node, found, size, code)
         other = 0
         while holder < 0:  # every node of the beam is full of tree links: take the first elsewhere that is not
-            beam[0] = key_of(np.float32(0.0), other)
-            holder = link_from_nearby(graph, base, parents, lost, node, beam, 1)
+            found[0] = key_of(0, other)
+            holder = link_from_nearby(graph, base, parents, lost, node, found, 1, code)
             other += 1
         parents[node] = holder
         queue[0] = node
         spread(base, parents, queue, 0, 1)
 
 
-@_compiled
+@compiled
 def find_selves(graph, rows, start, stop, ef, marks, clock, found):
-    """found[i] = 1 if a search for the vector of rows[i] meets that very node, or ef others that are as near."""
+    """found[i] = 1 if a search for the code of rows[i] meets that very node, or ef others that are as near."""
     beam = np.empty(ef, np.int64)
-    fresh = np.empty(graph.base.shape[1], np.int32)
+    nearby = np.empty(ef, np.int64)
+    fresh = np.empty((2, graph.base.shape[1]), np.int32)
+    keys = np.empty(fresh.shape[1], np.int64)
+    probe = new_probe(graph)
     for i in range(start, stop):
-        found[i] = 1 if meets(graph, np.int64(rows[i]), ef, marks, clock, beam, fresh)[0] else 0
+        is_met, _ = meets(graph, np.int64(rows[i]), ef, marks, clock, probe, beam, nearby, fresh, keys)
+        found[i] = 1 if is_met else 0
 
 
-@_compiled
+@compiled
 def strengthen(graph, base, parents, lost, rows, ef, marks, clock):
     """Make each of rows (n,) int32, nodes that a search for themselves misses, found: where it ends, a link leads to them."""
     beam = np.empty(ef, np.int64)
-    fresh = np.empty(base.shape[1], np.int32)
+    nearby = np.empty(ef, np.int64)
+    fresh = np.empty((2, base.shape[1]), np.int32)
+    keys = np.empty(fresh.shape[1], np.int64)
+    probe = new_probe(graph)
+    code = np.empty(graph.codes.shape[1], np.int8)
     for i in range(rows.shape[0]):
-        is_met, size = meets(graph, np.int64(rows[i]), ef, marks, clock, beam, fresh)
+        is_met, size = meets(graph, np.int64(rows[i]), ef, marks, clock, probe, beam, nearby, fresh, keys)
         if not is_met:
-            link_from_nearby(graph, base, parents, lost, rows[i], beam, size)
+            link_from_nearby(graph, base, parents, lost, rows[i], nearby, size, code)
 
 
-@_compiled
+@compiled
 def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, clock, queue):
     """Nodes of rows[start:stop] (int32) with links to dead ones (N,) bool choose anew: among their live links and the live
     links of the dead, followed through further dead ones. Only dead nodes' links and their own are read, so order is
@@ -709,6 +1087,8 @@ def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, 
     width = links.shape[1]
     beam = np.empty(_MENDING_BEAM, np.int64)
     chosen = np.empty(width, np.int32)
+    middle = np.empty(graph.codes.shape[1], np.int8)
+    code = np.empty(graph.codes.shape[1], np.int8)
     for i in range(start, stop):
         node = rows[i]
         row = link_row(graph, node, level)
@@ -719,7 +1099,7 @@ def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, 
                 is_whole = False
         if is_whole:
             continue
-        middle = graph.vectors[node]
+        own = aim_plainly(graph, node, middle)
         generation = next_generation(marks, clock)
         marks[node] = generation
         size = 0
@@ -738,12 +1118,12 @@ def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, 
                     queue[last] = link
                     last += 1
                 else:
-                    size = offer(graph, middle, link, _MENDING_BEAM, beam, size)
+                    size = offer(graph, link, middle, own, _MENDING_BEAM, beam, size)
             if first == last or size == _MENDING_BEAM:
                 break
             at = link_row(graph, queue[first], level)
             first += 1
-        count = select(graph, beam, size, width, chosen, 0)
+        count = select(graph, beam, size, width, chosen, 0, code)
         for j in range(degree):
             link = links[row, j]
             if not dead[link] and not contains(chosen, count, link):
@@ -759,22 +1139,33 @@ def _array(dtype, dimensions, *, written):
 
 
 _vectors = _array(types.float32, 2, written=False)
+_codes = _array(types.uint8, 2, written=False)
+_heads = _array(types.int32, 2, written=False)
 _links = _array(types.int32, 2, written=True)
 _nodes = _array(types.int32, 1, written=False)
 _rows = _array(types.int64, 1, written=False)
 _mask = _array(types.boolean, 1, written=False)
 _scratch = _array(types.int32, 1, written=True)
 _bytes = _array(types.uint8, 1, written=True)
+_byte_rows = _array(types.uint8, 2, written=True)
 _clock = _array(types.int64, 1, written=True)
+_matrix = _array(types.float64, 2, written=True)
 _read_links = _array(types.int32, 2, written=False)
 _levels = _array(types.uint8, 1, written=False)
-_n = types.int64
-_graph = types.NamedTuple((_vectors, _read_links, _read_links, _nodes, _levels, _n, _n, _n), Graph)
+_n, _x = types.int64, types.float64
+_centre = _array(types.float32, 1, written=False)
+_coding = types.NamedTuple((_centre, types.float32, _codes, _nodes, _x, _x, _x, _x, _n), Coding)
+_graph = types.NamedTuple(
+    (_vectors, _codes, _codes, _heads, _read_links, _read_links, _nodes, _levels, _coding, _n, _n, _n), Graph
+)
 _answer = (_array(types.int64, 2, written=True), _array(types.float32, 2, written=True), _clock)
 _marks = (_bytes, _clock)
 
 # One signature each. Read-only arrays take writable ones as well, so memory maps need no kernels of their own.
 SIGNATURES: dict[Any, Any] = {
+    encode: types.void(_vectors, _n, _n, _coding, _n, _byte_rows, _byte_rows, _links),
+    coordinates_of: types.void(_codes, _nodes, _coding, _links),
+    iterate_subspace: types.void(_matrix, _matrix, _n),
     search: types.void(_graph, _vectors, _n, _n, _n, _n, _mask, types.boolean, *_marks, *_answer),
     search_allowed: types.void(_graph, _vectors, _n, _n, _n, _n, _mask, _nodes, *_marks, *_answer),
     scan: types.void(_graph, _vectors, _n, _n, _n, _rows, *_answer),

@@ -27,7 +27,7 @@ _COLLECTION = {
         "model": None,
         "embed": None,
         "text": {"language": "english", "fold_accents": True},
-        "index": {"M": 16, "ef_construction": 200, "ef": 64, "seed": 0, "order": "random"},
+        "index": {"M": 16, "ef_construction": 200, "ef": 64, "seed": 0, "order": "random", "lid_k": 100},
     },
 }
 

@@ -60,7 +60,8 @@ class IndexBody(Body):
     ef_construction: int | None = None
     ef: int | None = None
     seed: int | None = None
-    order: Literal["random", "given"] | None = None
+    order: Literal["random", "given", "lid_desc", "lid_asc"] | None = None
+    lid_k: int | None = None
 
 
 class CollectionBody(Body):

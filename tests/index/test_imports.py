@@ -75,7 +75,7 @@ def test_an_hnswlib_graph_answers_as_hnswlib_does(hnswlib: Any, real: Any, sprea
         source.set_ef(ef)
         theirs = recall(source.knn_query(real.queries, 10)[0].astype(np.int64), true)
         ours = recall(taken.labels[taken.index.search(real.queries, 10, ef=ef).positions], true)
-        assert abs(ours - theirs) <= 0.01
+        assert ours >= theirs - 0.01
 
 
 def test_a_saved_hnswlib_file_gives_the_same_as_the_object(hnswlib: Any, spread: Floats, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_faiss_graph_answers_as_faiss_does(faiss: Any, real: Any, spread: Floa
         inner.hnsw.efSearch = ef
         theirs = recall(source.search(real.queries, 10)[1], true)
         ours = recall(taken.labels[taken.index.search(real.queries, 10, ef=ef).positions], true)
-        assert abs(ours - theirs) <= 0.01  # measured within 0.003
+        assert ours >= theirs - 0.01  # measured within 0.003
 
 
 def test_a_faiss_index_read_from_a_file_is_taken_over(faiss: Any, spread: Floats, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from index_measures import recall
 from numpy.typing import NDArray
 
 from vecdb.errors import DimensionMismatch, InvalidInput, InvalidVector
 from vecdb.index import HnswConfig, HnswIndex, exact_search
 from vecdb.index.base import ORDERS
 from vecdb.index.lid import (
+    LidOrder,
     lid_among,
     lid_of_distances,
     lid_order,
@@ -183,6 +185,24 @@ def test_a_later_batch_is_ordered_by_what_the_index_knows(real: Any, built: Hnsw
     few = HnswIndex.build(real.base[:200], "cosine", HnswConfig(**SMALL))  # fewer than the batch
     within = insertion_order(config, 200, nodes, real.queries, index=few)
     assert within.tolist() == lid_order(real.queries, "lid_desc", k=50).tolist()
+
+
+@pytest.mark.parametrize("order", ["lid_desc", "lid_asc"])
+def test_graphs_in_lid_order_are_sound_reproducible_and_found_in(real: Any, order: LidOrder) -> None:
+    def grown(threads: int) -> HnswIndex:
+        index = HnswIndex.build(real.base[:1500], "cosine", HnswConfig(**SMALL, order=order), threads=threads)
+        index.add(real.base[1500:1800], threads=threads)
+        return index
+
+    one, two = grown(1), grown(2)
+    assert one.check() == []
+    assert all(np.array_equal(array, two.arrays()[name]) for name, array in one.arrays().items())
+    true = exact_search(real.base[:1800], real.queries, 10, "cosine").positions
+    assert recall(one.search(real.queries, 10).positions, true) >= 0.97
+    opposite = HnswIndex.build(
+        real.base[:1500], "cosine", HnswConfig(**SMALL, order="lid_asc" if order == "lid_desc" else "lid_desc")
+    )
+    assert not np.array_equal(one.arrays()["base"][:1500], opposite.arrays()["base"])
 
 
 def test_bad_input_is_refused_with_what_to_do(real: Any) -> None:
