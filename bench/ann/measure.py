@@ -136,7 +136,7 @@ class Comparison:
         if not (self.plan.keep and peer.name != _OWN and note.exists() and peer.folder.exists()):
             return None
         known: dict[str, Any] = json.loads(note.read_text())
-        same = known["base"] == self._checksums["base"] and known["version"] == _version(peer.name)
+        same = known.get("base") == self._checksums["base"] and known["version"] == _version(peer.name)
         return known if same else None
 
     def _loaded(self, peer: Measured, stack: ExitStack, *, single: bool) -> Iterator[Child]:
