@@ -11,13 +11,14 @@ COMMANDS = {
     "lid": "what the order of insertion and the dimension of the data do to a graph",
     "start": "import, first answer, reopening",
     "churn": "recall through rounds of deleting and upserting",
+    "churn_index": "the same for the graph index alone, hnswlib and Chroma, against fresh builds",
     "robustness": "kill -9, damaged files, several processes",
 }
 
 
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in COMMANDS:
-        listed = "\n".join(f"  {name:<11} {what}" for name, what in COMMANDS.items())
+        listed = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
         print(f"usage: python -m bench COMMAND [options]\n\n{listed}", file=sys.stderr)
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     status: int | None = import_module(f"bench.{arguments[0]}").main(arguments[1:])
