@@ -82,13 +82,15 @@ class _Recipe:
 
 
 def load_set(name: str) -> VectorSet:
-    """One of SETS, mapped from the cache; made first if it is not there. Exits with what to install if its source is missing."""
-    if name not in SETS:
-        raise SystemExit(f"unknown set {name!r}; choose from {', '.join(SETS)}")
+    """One of SETS, or "gauss-N": N points like those of gauss; mapped from the cache, made first if it is not there.
+
+    Exits with what to install if its source is missing.
+    """
+    recipe = _recipe(name)
     if not _path(name, "truth").exists():
-        _make(name)
+        _make(name, recipe)
     base, query, distance, truth = (np.load(_path(name, part), mmap_mode="r") for part in _PARTS)
-    return VectorSet(name, SETS[name].metric, base, query, truth, distance)
+    return VectorSet(name, recipe.metric, base, query, truth, distance)
 
 
 def exact_neighbours(
@@ -145,8 +147,16 @@ def _distances(vectors: Vectors, query: Vectors, metric: Metric) -> NDArray[np.f
     return distances
 
 
-def _make(name: str) -> None:
-    recipe = SETS[name]
+def _recipe(name: str) -> _Recipe:
+    kind, _, count = name.partition("-")
+    if kind == "gauss" and count.isdecimal() and int(count):
+        return _Recipe("l2", lambda: _gauss(int(count), 1_000, 128, 16))
+    if name not in SETS:
+        raise SystemExit(f"unknown set {name!r}; choose from {', '.join(SETS)} and gauss-N")
+    return SETS[name]
+
+
+def _make(name: str, recipe: _Recipe) -> None:
     base, queries = (np.ascontiguousarray(part, dtype=np.float32) for part in recipe.make())
     if recipe.metric == "cosine":
         base, queries = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (base, queries))
