@@ -53,6 +53,18 @@ def as_k(k: int) -> int:
     return int(k)
 
 
+def as_target(target_recall: float | None, ef: int | None) -> float | None:
+    if target_recall is None:
+        return None
+    if ef is not None:
+        raise InvalidQuery("ef and target_recall were both given; a search goes by one of them")
+    if not 0.0 < target_recall < 1.0:
+        raise InvalidQuery(
+            f"target_recall is {target_recall}; it must lie between 0 and 1, both excluded (for all of it, search exactly)"
+        )
+    return float(target_recall)
+
+
 def as_ef(ef: int | None, default: int, k: int) -> int:
     """The beam width: never below k, because the beam must hold the answer."""
     if ef is None:

@@ -31,12 +31,14 @@ class Neighbours:
 
     positions: (B, k) int64, -1 where fewer than k vectors were allowed. distances: (B, k) float32, +inf there; cosine is
     1 - cos (never below 0), l2 is the squared Euclidean distance, ip is the negated dot product. work: (B,) int64,
-    distances computed.
+    distances computed. estimated_recall: (B,) float32, the share of the true k nearest that is likely among these, where a
+    target recall was asked for, else None.
     """
 
     positions: Positions
     distances: Vectors
     work: NDArray[np.int64]
+    estimated_recall: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,19 @@ class VectorIndex(Protocol):
         """Forget these positions: no search returns them again. Removing one twice does nothing more."""
 
     def search(
-        self, queries: Vectors, k: int, *, allowed: Mask | None = None, ef: int | None = None, threads: int | None = 1
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        allowed: Mask | None = None,
+        ef: int | None = None,
+        target_recall: float | None = None,
+        threads: int | None = 1,
     ) -> Neighbours:
         """The k nearest of the allowed positions (mask of length len(self)) for each of (B, D) queries.
 
-        If at least k allowed positions exist, k come back.
+        If at least k allowed positions exist, k come back. In place of ef, target_recall (between 0 and 1) lets each query
+        end as soon as its recall is likely that much; the answer then says what it is likely to be.
         """
 
     def compact(self) -> Positions:

@@ -8,12 +8,22 @@ same for one query or a thousand, for any BLAS and any number of its threads, an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vecdb.index.arguments import as_dimension, as_k, as_mask, as_metric, as_positions, as_queries, as_vectors
+from vecdb.index.arguments import (
+    as_dimension,
+    as_k,
+    as_mask,
+    as_metric,
+    as_positions,
+    as_queries,
+    as_target,
+    as_vectors,
+)
 from vecdb.index.base import Mask, Metric, Neighbours, Positions, Vectors
 from vecdb.index.growth import frozen, with_room
 
@@ -92,16 +102,20 @@ class ExactIndex:
         *,
         allowed: Mask | None = None,
         ef: int | None = None,
+        target_recall: float | None = None,
         threads: int | None = 1,
     ) -> Neighbours:
-        """ef has no meaning here; threads neither: the matrix product uses as many as NumPy's BLAS is set to."""
+        """ef has no meaning here; threads neither: the matrix product uses as many as NumPy's BLAS is set to. The recall is 1."""
         live = self._live[: self._size]
         mask = None if live.all() else live
         if allowed is not None:
             allowed = as_mask(allowed, self._size)
             mask = allowed if mask is None else allowed & mask
         norms = self._norms[: self._size]
-        return exact_search(self._vectors[: self._size], queries, k, self.metric, mask, norms=norms)
+        answer = exact_search(self._vectors[: self._size], queries, k, self.metric, mask, norms=norms)
+        if as_target(target_recall, ef) is None:
+            return answer
+        return replace(answer, estimated_recall=np.ones(len(answer.work), np.float32))
 
     def compact(self) -> Positions:
         kept: Positions = np.flatnonzero(self._live[: self._size])

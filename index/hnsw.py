@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,14 @@ from vecdb.index.arguments import (
     as_metric,
     as_positions,
     as_queries,
+    as_target,
     as_threads,
     as_vectors,
 )
 from vecdb.index.base import HnswConfig, Mask, Metric, Neighbours, Positions, Vectors
+from vecdb.index.calibration import HELD_OUT, Calibration, Entry, Traces, calibrate
 from vecdb.index.exact import exact_search
-from vecdb.index.graph import HnswGraph
+from vecdb.index.graph import HnswGraph, Nodes
 from vecdb.index.growth import frozen
 from vecdb.index.insertion import insert
 from vecdb.index.ordering import insertion_order
@@ -38,7 +40,10 @@ _SEEDS = 32  # allowed nodes that a filtered search also starts from
 _SCAN_PER_EF = 64  # so many rows for each place of the beam are scanned rather than walked: about as fast, and exact
 _PLAIN_SHARE = 0.5  # from this allowed share on, walking over all nodes with a wider beam beats stepping over them
 _FILTERED_BEAM = 1.5  # times wider when stepping over nodes, where the graph is thinner: far regions need it for 0.95
+_SPARE_STEPS = 64  # of a traced walk, beyond two for each place of its beam
 _NO_MASK: Mask = np.zeros(0, np.bool_)
+_NO_SEEDS: Nodes = np.zeros(0, np.int32)
+_NO_WEIGHTS: Vectors = np.zeros(0, np.float32)
 _LARGEST_KERNEL_K = 512  # the scan kernel sorts by insertion; beyond, NumPy's partition is better
 
 
@@ -58,6 +63,7 @@ class HnswIndex:
         self.config = config or HnswConfig()
         self._graph = HnswGraph(self.dimension, self.metric, self.config)
         self._shelf = ScratchShelf()
+        self._calibration: Calibration | None = None
 
     def __repr__(self) -> str:
         return f"<HnswIndex {len(self):,} x {self.dimension} {self.metric} M={self.config.M}>"
@@ -88,6 +94,7 @@ class HnswIndex:
         """The index that `settings()` and `arrays()` describe. The arrays may be read-only memory maps."""
         index = cls(settings["dimension"], settings["metric"], HnswConfig(**settings["config"]))
         index._graph = HnswGraph.open(index.dimension, index.metric, index.config, settings["state"], arrays)
+        index._calibration = Calibration.from_arrays(arrays)
         return index
 
     def add(self, vectors: Vectors, *, threads: int | None = None) -> None:
@@ -119,17 +126,24 @@ class HnswIndex:
         *,
         allowed: Mask | None = None,
         ef: int | None = None,
+        target_recall: float | None = None,
         threads: int | None = 1,
     ) -> Neighbours:
         graph = self._graph
         queries = as_queries(queries, self.dimension)
         k = as_k(k)
+        target = as_target(target_recall, ef)
         ef = as_ef(ef, self.config.ef, k)
         count = len(queries)
-        answer = Neighbours(np.empty((count, k), np.int64), np.empty((count, k), np.float32), np.empty(count, np.int64))
+        answer = Neighbours(
+            np.empty((count, k), np.int64),
+            np.empty((count, k), np.float32),
+            np.empty(count, np.int64),
+            None if target is None else np.ones(count, np.float32),
+        )
         if allowed is None:
             if 2 * ef < graph.live_count:
-                self._walk(queries, k, ef, _NO_MASK, False, answer, threads)
+                self._walk(queries, k, self._plan(kernels.PLAIN, k, ef, target), None, answer, threads)
                 self._complete(queries, k, min(k, graph.live_count), None, answer)
                 return answer
             allowed = graph.live[: graph.size]
@@ -137,7 +151,56 @@ class HnswIndex:
             allowed = as_mask(allowed, graph.size)
             if graph.live_count < graph.size:
                 allowed = allowed & graph.live[: graph.size]
-        return self._search_allowed(queries, k, ef, allowed, answer, threads)
+        return self._search_allowed(queries, k, ef, target, allowed, answer, threads)
+
+    def calibrate(self, *, threads: int | None = None) -> None:
+        """Learn from the index itself when a search with a target recall may end (calibration.py); some seconds at 100,000
+        vectors. Done by itself when such a search comes first; to be done again when the vectors have become others.
+        """
+        graph = self._graph
+        live = np.flatnonzero(graph.live[: graph.size])
+        held_out = np.ascontiguousarray(live[:: max(1, len(live) // HELD_OUT)][:HELD_OUT])
+        rest = self.copy()
+        rest.remove(held_out, threads=threads)
+        self._calibration = calibrate(rest, graph.view().vectors[held_out], self.config.seed)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What `calibrate` learned."""
+        return self._calibration
+
+    def trace(self, queries: Vectors, truth: NDArray[np.int32], beam: int, walk: int, allowed: Mask | None) -> Traces:
+        """What walks for queries (B, D) see, step by step: see kernels.trace."""
+        graph = self._graph
+        live = graph.live[: graph.size]
+        mask = live if allowed is None else live & allowed
+        k = truth.shape[1]
+        steps = np.zeros((len(queries), 2 * beam + _SPARE_STEPS, kernels.FEATURES + 2), np.float32)
+        lengths = np.zeros(len(queries), np.int64)
+        seeds = self._seeds(np.flatnonzero(mask)) if walk == kernels.STEPPING else _NO_SEEDS
+
+        def work(start: int, stop: int, scratch: Scratch) -> None:
+            is_true = np.zeros(graph.size, np.uint8)
+            marks = scratch.marks, scratch.clock
+            kernels.trace(
+                graph.view(),
+                queries,
+                start,
+                stop,
+                k,
+                beam,
+                walk,
+                mask,
+                seeds,
+                truth,
+                is_true,
+                *marks,
+                steps,
+                lengths,
+            )
+
+        self._run(work, len(queries), None)
+        return steps, lengths
 
     def compact(self) -> Positions:
         return self._graph.compact()
@@ -145,13 +208,15 @@ class HnswIndex:
     def copy(self) -> HnswIndex:
         twin = HnswIndex(self.dimension, self.metric, self.config)
         twin._graph = self._graph.copy()
+        twin._calibration = self._calibration
         return twin
 
     def check(self) -> list[str]:
         return self._graph.check()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        return self._graph.arrays()
+        calibration = {} if self._calibration is None else self._calibration.as_arrays()
+        return {**self._graph.arrays(), **calibration}
 
     def settings(self) -> dict[str, Any]:
         graph = self._graph
@@ -178,7 +243,14 @@ class HnswIndex:
                 insert(self._graph, self._graph.append(vectors, adopt=adopt)[order], self._shelf, pool)
 
     def _search_allowed(
-        self, queries: Vectors, k: int, ef: int, allowed: Mask, answer: Neighbours, threads: int | None
+        self,
+        queries: Vectors,
+        k: int,
+        ef: int,
+        target: float | None,
+        allowed: Mask,
+        answer: Neighbours,
+        threads: int | None,
     ) -> Neighbours:
         """Three ways, by cost. Few rows: measure them all. Most rows: walk as without a filter, with a beam so much wider
         that it holds enough allowed nodes. Between: walk over allowed nodes only, stepping over the others.
@@ -188,58 +260,51 @@ class HnswIndex:
         if count <= _SCAN_PER_EF * ef:
             rows = np.flatnonzero(allowed)
             if k > _LARGEST_KERNEL_K:
-                return exact_search(graph.view().vectors, queries, k, self.metric, allowed)
+                exact = exact_search(graph.view().vectors, queries, k, self.metric, allowed)
+                return replace(exact, estimated_recall=answer.estimated_recall)
             self._scan(queries, k, rows, answer, threads)
             return answer
         share = count / graph.live_count
         if share >= _PLAIN_SHARE:
-            self._walk(queries, k, int(ef / share), allowed, True, answer, threads)
+            plan = self._plan(kernels.FILTERED, k, int(ef / share), target)
+            plan = replace(plan, beam=int(plan.beam / share)) if target is not None else plan
         else:
-            rows = np.flatnonzero(allowed)
-            self._walk_allowed(queries, k, int(_FILTERED_BEAM * ef), allowed, rows, answer, threads)
+            plan = self._plan(kernels.STEPPING, k, int(_FILTERED_BEAM * ef), target)
+        self._walk(queries, k, plan, allowed, answer, threads)
         self._complete(queries, k, min(k, count), allowed, answer)
         return answer
 
+    def _plan(self, walk: int, k: int, ef: int, target: float | None) -> _Plan:
+        """How to walk: with a beam for ef, or so that recall is the target."""
+        if target is None:
+            return _Plan(walk, _beam(ef), None)
+        if self._calibration is None:
+            self.calibrate()
+        assert self._calibration is not None
+        entry = self._calibration.entry(kernels.STEPPING if walk == kernels.STEPPING else kernels.PLAIN, k, target)
+        return _Plan(walk, entry.beam, entry)
+
     def _walk(
-        self,
-        queries: Vectors,
-        k: int,
-        ef: int,
-        allowed: Mask,
-        is_filtered: bool,
-        answer: Neighbours,
-        threads: int | None,
+        self, queries: Vectors, k: int, plan: _Plan, allowed: Mask | None, answer: Neighbours, threads: int | None
     ) -> None:
-        """Walk over all nodes; with is_filtered, report those of the beam that are allowed."""
         view, out = self._graph.view(), (answer.positions, answer.distances, answer.work)
-        beam = _beam(ef)
+        mask = _NO_MASK if allowed is None else allowed
+        seeds = self._seeds(np.flatnonzero(mask)) if plan.walk == kernels.STEPPING else _NO_SEEDS
+        weights, threshold = (_NO_WEIGHTS, 0.0) if plan.entry is None else (plan.entry.weights, plan.entry.threshold)
+        scores = np.empty(len(queries) if plan.entry else 0, np.float32)
 
         def work(start: int, stop: int, scratch: Scratch) -> None:
             marks = scratch.marks, scratch.clock
-            kernels.search(view, queries, start, stop, k, beam, allowed, is_filtered, *marks, *out)
+            walk = plan.walk, mask, seeds, weights, threshold
+            kernels.search(view, queries, start, stop, k, plan.beam, *walk, *marks, *out, scores)
 
         self._run(work, len(queries), threads)
+        if plan.entry is not None and answer.estimated_recall is not None:
+            answer.estimated_recall[:] = plan.entry.estimate(scores)
 
-    def _walk_allowed(
-        self,
-        queries: Vectors,
-        k: int,
-        ef: int,
-        allowed: Mask,
-        rows: Positions,
-        answer: Neighbours,
-        threads: int | None,
-    ) -> None:
-        """Walk over allowed nodes only; rows are their positions."""
-        view, out = self._graph.view(), (answer.positions, answer.distances, answer.work)
-        seeds = rows[:: -(-len(rows) // _SEEDS)].astype(np.int32)
-        beam = _beam(ef)
-
-        def work(start: int, stop: int, scratch: Scratch) -> None:
-            marks = scratch.marks, scratch.clock
-            kernels.search_allowed(view, queries, start, stop, k, beam, allowed, seeds, *marks, *out)
-
-        self._run(work, len(queries), threads)
+    def _seeds(self, rows: Positions) -> Nodes:
+        """Some of rows, evenly spread."""
+        return rows[:: max(1, -(-len(rows) // _SEEDS))].astype(np.int32)
 
     def _scan(self, queries: Vectors, k: int, rows: Positions, answer: Neighbours, threads: int | None) -> None:
         """Measure all rows."""
@@ -279,6 +344,17 @@ class HnswIndex:
             answer.positions[short] = exact.positions
             answer.distances[short] = exact.distances
             answer.work[short] += exact.work
+            if answer.estimated_recall is not None:
+                answer.estimated_recall[short] = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One of the walks of kernels.py, with a beam, to its end or by the entry of a calibration."""
+
+    walk: int
+    beam: int
+    entry: Entry | None
 
 
 def _beam(ef: int) -> int:

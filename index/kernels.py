@@ -61,6 +61,7 @@ _SCAN_SLACK = 16  # so many more than k are measured in float64, because float32
 _PEERS_AT_ONCE = 16  # of 1,024 bytes each: a third of a first-level cache
 _AHEAD = 3  # nodes whose links are asked for before it is certain that they are next
 _COUNTED = 128  # keys in a beam
+_WIDEST_GAP = 6.0
 _SPARE = 16  # so many more than 2 k are kept in the order of codes
 _LAST_KEY = np.int64(2**63 - 1)
 
@@ -94,6 +95,22 @@ class Graph(NamedTuple):
     metric: int
     entry: int  # where searches start: a node of the highest level; -1 if there is none
     top: int  # its level
+
+
+PLAIN, FILTERED, STEPPING = 0, 1, 2  # walks: over all nodes; over all, reporting the allowed; over allowed ones only
+FEATURES = 8  # what the recall of a walk so far is judged by, see `judge`
+
+
+class Rule(NamedTuple):
+    """When a walk ends before its beam is done: once its score reaches the threshold. k = 0: never."""
+
+    k: int
+    weights: np.ndarray  # (FEATURES,) float32
+    threshold: np.float32
+    score: np.ndarray  # (1,) float32: of the last step
+    trace: np.ndarray  # (H, FEATURES + 2) float32: every step's features, true hits and work, where H > 0
+    is_true: np.ndarray  # (N,) uint8: who the true hits are, for the trace
+    steps: np.ndarray  # (1,) int64: how many rows the trace has
 
 
 # Codes ---------------------------------------------------------------------------------------------------------------
@@ -398,7 +415,7 @@ def estimate(graph, node, probe):
 
 
 @inlined
-def gather(graph, links, row, marks, generation, fresh):
+def gather(links, row, marks, generation, fresh):
     """The unseen links of links[row], into fresh; from now on they are seen -> how many."""
     count = 0
     for i in range(links.shape[1]):
@@ -408,6 +425,41 @@ def gather(graph, links, row, marks, generation, fresh):
         fresh[count] = link  # no branch: whether a node was seen cannot be predicted
         count += marks[link] != generation
         marks[link] = generation
+    return count
+
+
+@inlined
+def gather_allowed(graph, node, allowed, marks, generation, fresh):
+    """Allowed unseen nodes one link away, then those two links away through a node that is not allowed -> how many.
+
+    They go into fresh. Steps over further nodes end once there are 2M, so that a mild filter costs no more than none. The
+    two-hop idea of ACORN (Patel et al. 2024).
+    """
+    width = graph.base.shape[1]
+    count = 0
+    for i in range(width):
+        link = graph.base[node, i]
+        if link < 0:
+            break
+        if allowed[link] and marks[link] != generation:
+            marks[link] = generation
+            fresh[count] = link
+            count += 1
+    for i in range(width):
+        link = graph.base[node, i]
+        if link < 0 or count >= width:
+            break
+        if allowed[link] or marks[link] == generation:
+            continue
+        marks[link] = generation
+        for j in range(width):
+            beyond = graph.base[link, j]
+            if beyond < 0:
+                break
+            if allowed[beyond] and marks[beyond] != generation:
+                marks[beyond] = generation
+                fresh[count] = beyond
+                count += 1
     return count
 
 
@@ -431,32 +483,105 @@ def offer_fresh(graph, probe, ef, beam, size, cursor, fresh, keys, count):
 
 
 @inlined
+def worth_measuring(slack, found, total, k):
+    """How many of found[:total] have a code so near that they may be among the k nearest."""
+    if total <= k:
+        return total
+    limit = distance_of(found[k - 1]) + slack
+    count = k
+    while count < total and distance_of(found[count]) <= limit:
+        count += 1
+    return count
+
+
+@inlined
+def judge(rule, slack, found, total, beam, size, cursor, steps, stale, work):
+    """Score a walk's recall so far, from what can be seen without knowing the answer -> may it end?
+
+    The features: how much farther the next candidate is than the k-th best found (in spreads of the k best), how many steps
+    the k best have not changed, how many steps there were, and how spread the k best are. Declarative recall with a predictor
+    asked at every step is the idea of DARTH (Chatzakis et al. 2026), which asks boosted trees from time to time; this one is
+    linear in a few terms, so that it costs next to nothing.
+    """
+    if total < rule.k:
+        return False
+    last = np.float32(distance_of(found[rule.k - 1]))
+    spread = last - np.float32(distance_of(found[0])) + np.float32(1.0)
+    while cursor < size and is_expanded(beam[cursor]):
+        cursor += 1
+    gap = np.float32(_WIDEST_GAP)
+    if cursor < size:
+        gap = (np.float32(distance_of(beam[cursor])) - last) / spread
+        gap = min(max(gap, np.float32(-_WIDEST_GAP)), np.float32(_WIDEST_GAP))
+    idle = np.sqrt(np.float32(stale))
+    share = np.float32(stale) / np.float32(steps)
+    far = np.sqrt(np.float32(steps))
+    width = spread / (abs(last) + spread)
+    if rule.trace.shape[0] > 0:
+        write_step(
+            rule,
+            (np.float32(1.0), gap, gap * gap, idle, share, far, gap * idle, width),
+            found,
+            worth_measuring(slack, found, total, rule.k),
+            work,
+        )
+        return rule.steps[0] == rule.trace.shape[0]
+    w = rule.weights
+    score = (
+        w[0]
+        + w[1] * gap
+        + w[2] * gap * gap
+        + w[3] * idle
+        + w[4] * share
+        + w[5] * far
+        + w[6] * gap * idle
+        + w[7] * width
+    )
+    rule.score[0] = score
+    return score >= rule.threshold
+
+
+@compiled
+def write_step(rule, features, found, count, work):
+    """A row of the trace. count: so many of found would be measured in full precision now, so they are hits if they are true."""
+    row = rule.trace[rule.steps[0]]
+    for i in range(FEATURES):
+        row[i] = features[i]
+    hits = 0
+    for i in range(count):
+        hits += rule.is_true[node_of(found[i])]
+    row[FEATURES] = hits
+    row[FEATURES + 1] = work
+    rule.steps[0] += 1
+
+
+@inlined
 def search_level(
-    graph, probe, level, ef, marks, generation, beam, start, found, fresh, keys, allowed, is_filtered, sought
+    graph, probe, level, ef, marks, generation, beam, size, found, fresh, keys, allowed, walk, sought, rule
 ):
-    """search_layer, algorithm 2 of Malkov & Yashunin (2016), from the node `start` -> (how many it found, work).
+    """search_layer, algorithm 2 of Malkov & Yashunin (2016), from the beam's first `size` nodes -> (how many it found, work).
 
     Departures. One sorted array, the beam, is both the candidates and the results: what falls off its end is farther than
     the ef best and would never be expanded. It goes by estimates. What is expanded is measured by its code; those are the
-    results, in `found`, as many as it has room for, and only allowed (N,) bool ones if is_filtered. (The same division of
-    labour as in SymphonyQG, Gou et al. 2025.)
+    results, in `found`, as many as it has room for, and only allowed (N,) bool ones if the walk is not PLAIN. (The same
+    division of labour as in SymphonyQG, Gou et al. 2025.)
 
     The walk is a pipeline of two steps, so that it seldom waits for memory: it asks for the lines of one node's links, and
     looks meanwhile at those that it asked for the step before. So it chooses the next node without knowing the links of the
-    last, which costs a few per cent more distances and saves half of the time.
+    last, which costs a few per cent more distances and saves a quarter of the time.
 
-    fresh (2, 2M) int32, keys (2M,) int64: room for links. The walk ends early where it meets the node `sought` (-1: none).
+    fresh (2, F) int32, keys (F,) int64: room for what one node leads to. The walk ends early where it meets the node
+    `sought` (-1: none), or by the rule.
     """
     links = graph.base if level == 0 else graph.upper
-    beam[0] = key_of(estimate(graph, start, probe), start)
-    marks[start] = generation
-    size = 1
     cursor = 0
     total = 0
-    work = 1
+    work = 0
     last = np.int64(-1)  # the node whose links were asked for a step ago, and how many they are
     waiting = 0
     turn = 0
+    steps = 0
+    changed = 0  # the step at which the rule's k best changed
     while last != sought or last < 0:
         node = np.int64(-1)
         while cursor < size and node < 0:
@@ -467,27 +592,55 @@ def search_level(
         count = 0
         if node >= 0:
             prefetch_code(graph, node)
-            count = gather(graph, links, link_row(graph, node, level), marks, generation, fresh[turn])
+            if walk == STEPPING:
+                count = gather_allowed(graph, node, allowed, marks, generation, fresh[turn])
+            else:
+                count = gather(links, link_row(graph, node, level), marks, generation, fresh[turn])
             for i in range(count):
                 prefetch_line(graph, fresh[turn, i])
         elif last < 0:
             break
         if last >= 0:
-            if not is_filtered or allowed[last]:
+            steps += 1
+            if walk == PLAIN or allowed[last]:
                 key = key_of(code_distance(graph, last, probe.code, probe.own[0]), last)
-                total = offer_key(key, found.shape[0], found, total)
+                if total < found.shape[0] or key < found[total - 1]:
+                    place = insert(found, total, found.shape[0], key)
+                    total = min(total + 1, found.shape[0])
+                    if place < rule.k:
+                        changed = steps
             size, cursor = offer_fresh(graph, probe, ef, beam, size, cursor, fresh[1 - turn], keys, waiting)
+            if rule.k > 0 and judge(
+                rule, graph.coding.slack, found, total, beam, size, cursor, steps, steps - changed, work
+            ):
+                break
         for i in range(cursor, min(cursor + _AHEAD, size)):
             prefetch_links(links, link_row(graph, node_of(beam[i]), level))
         work += count
         last = node
         waiting = count
         turn = 1 - turn
-    if last >= 0:
+    if last >= 0 and last == sought:
         total = offer_key(
             key_of(code_distance(graph, last, probe.code, probe.own[0]), last), found.shape[0], found, total
         )
     return total, work
+
+
+@compiled
+def no_rule():
+    nothing = np.empty(0, np.float32)
+    return Rule(
+        0, nothing, np.float32(0.0), nothing, np.empty((0, 0), np.float32), np.empty(0, np.uint8), np.empty(0, np.int64)
+    )
+
+
+@inlined
+def start_from(graph, probe, node, marks, generation, beam):
+    """Begin a beam with one node -> its size."""
+    beam[0] = key_of(estimate(graph, node, probe), node)
+    marks[node] = generation
+    return 1
 
 
 @inlined
@@ -519,26 +672,42 @@ def descend(graph, probe, level):
 
 
 @compiled
-def search_base(graph, probe, ef, marks, clock, beam, found, fresh, keys, allowed, is_filtered, sought):
-    """Descent and beam search on the base level, as search_level has it -> (how many it found, work)."""
+def search_base(graph, probe, ef, marks, clock, beam, found, fresh, keys, sought):
+    """Descent and plain walk on the base level, sought as search_level has it -> how many it found."""
     generation = next_generation(marks, clock)
-    start, work = descend(graph, probe, 0)
-    total, more = search_level(
-        graph, probe, 0, ef, marks, generation, beam, start, found, fresh, keys, allowed, is_filtered, sought
+    start, _ = descend(graph, probe, 0)
+    size = start_from(graph, probe, start, marks, generation, beam)
+    everybody = np.empty(0, np.bool_)
+    total, _ = search_level(
+        graph, probe, 0, ef, marks, generation, beam, size, found, fresh, keys, everybody, PLAIN, sought, no_rule()
     )
-    return total, work + more
+    return total
 
 
 @inlined
-def worth_measuring(graph, found, total, k):
-    """How many of found[:total] have a code so near that they may be among the k nearest."""
-    if total <= k:
-        return total
-    limit = distance_of(found[k - 1]) + graph.coding.slack
-    count = k
-    while count < total and distance_of(found[count]) <= limit:
-        count += 1
-    return count
+def walk_base(graph, probe, ef, walk, allowed, seeds, rule, marks, clock, beam, found, fresh, keys):
+    """Descent and walk on the base level -> (how many it found, work). seeds (s,) int32: allowed nodes spread over the
+    collection, from which a STEPPING walk starts as well, so that it gets into allowed regions far from the query, too.
+    """
+    generation = next_generation(marks, clock)
+    start, work = descend(graph, probe, 0)
+    if walk == STEPPING:
+        count = 0
+        for i in range(seeds.shape[0]):
+            fresh[0, count] = seeds[i]
+            count += marks[seeds[i]] != generation
+            marks[seeds[i]] = generation
+        work += count
+        size, _ = offer_fresh(graph, probe, ef, beam, 0, 0, fresh[0], keys, count)
+        count = gather_allowed(graph, start, allowed, marks, generation, fresh[0])
+        work += count
+        size, _ = offer_fresh(graph, probe, ef, beam, size, 0, fresh[0], keys, count)
+    else:
+        size = start_from(graph, probe, start, marks, generation, beam)
+    total, more = search_level(
+        graph, probe, 0, ef, marks, generation, beam, size, found, fresh, keys, allowed, walk, np.int64(-1), rule
+    )
+    return total, work + more
 
 
 @compiled
@@ -565,8 +734,7 @@ def report(graph, query, found, count, best, k, positions, distances):
 def meets(graph, node, ef, marks, clock, probe, beam, found, fresh, keys):
     """Does a search for the node's own code find it, or others as near to fill the beam? -> (answer, how many it found)."""
     aim_from(graph, node, probe)
-    nobody = np.empty(0, np.bool_)
-    total, _ = search_base(graph, probe, ef, marks, clock, beam, found, fresh, keys, nobody, False, node)
+    total = search_base(graph, probe, ef, marks, clock, beam, found, fresh, keys, node)
     for i in range(total):
         if node_of(found[i]) == node:
             return True, total
@@ -783,106 +951,81 @@ def orthonormalise(basis):
 
 
 @compiled
-def search(graph, queries, start, stop, k, ef, allowed, is_filtered, marks, clock, positions, distances, work):
-    """Beam search for queries[start:stop]; with is_filtered only allowed (N,) bool nodes of the beam are reported.
+def search(
+    graph,
+    queries,
+    start,
+    stop,
+    k,
+    ef,
+    walk,
+    allowed,
+    seeds,
+    weights,
+    threshold,
+    marks,
+    clock,
+    positions,
+    distances,
+    work,
+    scores,
+):
+    """Beam search for queries[start:stop], by one of the walks; allowed (N,) bool and seeds as walk_base has them.
 
-    Fills rows start:stop of positions (B, k) int64, distances (B, k) float32 and work (B,) int64; k <= ef.
+    Fills rows start:stop of positions (B, k) int64, distances (B, k) float32, work (B,) int64 and, if there are weights
+    (FEATURES,), by which a walk is judged and ends at the threshold, of scores (B,) float32; k <= ef.
     """
     beam = np.empty(ef, np.int64)
     best = np.empty(k, np.int64)
-    fresh = np.empty((2, graph.base.shape[1]), np.int32)
-    keys = np.empty(fresh.shape[1], np.int64)
     found = np.empty(min(ef, 2 * k + _SPARE), np.int64)
+    fresh = np.empty((2, room_for_links(graph, walk, seeds)), np.int32)
+    keys = np.empty(fresh.shape[1], np.int64)
     probe = new_probe(graph)
+    judged = k if weights.shape[0] > 0 else 0
+    score = np.empty(1, np.float32)
+    untraced = no_rule()
+    rule = Rule(judged, weights, np.float32(threshold), score, untraced.trace, untraced.is_true, untraced.steps)
     for i in range(start, stop):
         aim(graph, queries, i, probe)
-        total, spent = search_base(
-            graph, probe, ef, marks, clock, beam, found, fresh, keys, allowed, is_filtered, np.int64(-1)
-        )
-        count = worth_measuring(graph, found, total, k)
+        rule.score[0] = np.float32(np.inf)
+        total, work[i] = walk_base(graph, probe, ef, walk, allowed, seeds, rule, marks, clock, beam, found, fresh, keys)
+        count = worth_measuring(graph.coding.slack, found, total, k)
         report(graph, queries[i], found, count, best, k, positions[i], distances[i])
-        work[i] = spent
-
-
-@inlined
-def gather_allowed(graph, node, allowed, marks, generation, fresh):
-    """Allowed unseen nodes one link away, then those two links away through a node that is not allowed -> how many.
-
-    They go into fresh. Steps over further nodes end once there are 2M, so that a mild filter costs no more than none.
-    """
-    width = graph.base.shape[1]
-    count = 0
-    for i in range(width):
-        link = graph.base[node, i]
-        if link < 0:
-            break
-        if allowed[link] and marks[link] != generation:
-            marks[link] = generation
-            prefetch_line(graph, link)
-            fresh[count] = link
-            count += 1
-    for i in range(width):
-        link = graph.base[node, i]
-        if link < 0 or count >= width:
-            break
-        if allowed[link] or marks[link] == generation:
-            continue
-        marks[link] = generation
-        for j in range(width):
-            beyond = graph.base[link, j]
-            if beyond < 0:
-                break
-            if allowed[beyond] and marks[beyond] != generation:
-                marks[beyond] = generation
-                prefetch_line(graph, beyond)
-                fresh[count] = beyond
-                count += 1
-    return count
+        if judged > 0:
+            scores[i] = rule.score[0]
 
 
 @compiled
-def search_allowed(graph, queries, start, stop, k, ef, allowed, seeds, marks, clock, positions, distances, work):
-    """Beam search that scores allowed nodes only, stepping over the others: the two-hop idea of ACORN (Patel et al. 2024).
+def trace(graph, queries, start, stop, k, ef, walk, allowed, seeds, truth, is_true, marks, clock, steps, lengths):
+    """Walks for queries[start:stop] to the end of their beams, and what could be seen after each step.
 
-    seeds (s,) int32 are allowed nodes spread over the collection; the search starts from them and from where the plain
-    descent ends, so that it also gets into allowed regions far from the query. Fills what `search` fills.
+    truth (B, k) int32 are the true neighbours (-1 where there are fewer), is_true (N,) uint8 zeros. Fills steps (B, H,
+    FEATURES + 2) float32: the features, how many of the k best so far are true, the work so far; and lengths (B,) int64: how
+    many rows of it. Walks of more steps end at H.
     """
     beam = np.empty(ef, np.int64)
     found = np.empty(min(ef, 2 * k + _SPARE), np.int64)
-    best = np.empty(k, np.int64)
-    width = graph.base.shape[1]
-    fresh = np.empty(max(width * (width + 1), seeds.shape[0]), np.int32)
-    keys = np.empty(fresh.shape[0], np.int64)
+    fresh = np.empty((2, room_for_links(graph, walk, seeds)), np.int32)
+    keys = np.empty(fresh.shape[1], np.int64)
     probe = new_probe(graph)
+    untraced = no_rule()
     for i in range(start, stop):
         aim(graph, queries, i, probe)
-        generation = next_generation(marks, clock)
-        count = seeds.shape[0]
-        for j in range(count):
-            fresh[j] = seeds[j]
-            marks[seeds[j]] = generation
-        size, cursor = offer_fresh(graph, probe, ef, beam, 0, 0, fresh, keys, count)
-        nearest, spent = descend(graph, probe, 0)
-        spent += count
-        total = 0
-        count = gather_allowed(graph, nearest, allowed, marks, generation, fresh)
-        while True:
-            spent += count
-            size, cursor = offer_fresh(graph, probe, ef, beam, size, cursor, fresh, keys, count)
-            while cursor < size and is_expanded(beam[cursor]):
-                cursor += 1
-            if cursor == size:
-                break
-            key = beam[cursor]
-            beam[cursor] = key | 1
-            node = node_of(key)
-            prefetch_code(graph, node)
-            count = gather_allowed(graph, node, allowed, marks, generation, fresh)
-            key = key_of(code_distance(graph, node, probe.code, probe.own[0]), node)
-            total = offer_key(key, found.shape[0], found, total)
-        count = worth_measuring(graph, found, total, k)
-        report(graph, queries[i], found, count, best, k, positions[i], distances[i])
-        work[i] = spent
+        for j in range(k):
+            if truth[i, j] >= 0:
+                is_true[truth[i, j]] = 1
+        lengths[i] = 0
+        rule = Rule(k, untraced.weights, np.float32(0.0), untraced.score, steps[i], is_true, lengths[i : i + 1])
+        walk_base(graph, probe, ef, walk, allowed, seeds, rule, marks, clock, beam, found, fresh, keys)
+        for j in range(k):
+            if truth[i, j] >= 0:
+                is_true[truth[i, j]] = 0
+
+
+@inlined
+def room_for_links(graph, walk, seeds):
+    width = graph.base.shape[1]
+    return max(width * (width + 1), seeds.shape[0]) if walk == STEPPING else width
 
 
 @compiled
@@ -919,7 +1062,9 @@ def choose_links(graph, base, upper, batch, start, stop, ef, marks, clock):
     found = np.empty(ef, np.int64)
     fresh = np.empty((2, base.shape[1]), np.int32)
     keys = np.empty(fresh.shape[1], np.int64)
-    nobody = np.empty(0, np.bool_)
+    everybody = np.empty(0, np.bool_)
+    nobody = np.int64(-1)
+    rule = no_rule()
     chosen = np.empty(M, np.int32)
     probe = new_probe(graph)
     code = np.empty(graph.codes.shape[1], np.int8)
@@ -934,6 +1079,7 @@ def choose_links(graph, base, upper, batch, start, stop, ef, marks, clock):
             size = 0
             if nearest >= 0 and at <= graph.top:
                 generation = next_generation(marks, clock)
+                size = start_from(graph, probe, nearest, marks, generation, beam)
                 size, _ = search_level(
                     graph,
                     probe,
@@ -942,13 +1088,14 @@ def choose_links(graph, base, upper, batch, start, stop, ef, marks, clock):
                     marks,
                     generation,
                     beam,
-                    nearest,
+                    size,
                     found,
                     fresh,
                     keys,
+                    everybody,
+                    PLAIN,
                     nobody,
-                    False,
-                    np.int64(-1),
+                    rule,
                 )
                 nearest = node_of(found[0])
             for j in range(batch.shape[0]):
@@ -1025,7 +1172,9 @@ def attach(graph, base, parents, lost, rows, ef, marks, clock, queue):
     found = np.empty(ef, np.int64)
     fresh = np.empty((2, base.shape[1]), np.int32)
     keys = np.empty(fresh.shape[1], np.int64)
-    nobody = np.empty(0, np.bool_)
+    everybody = np.empty(0, np.bool_)
+    nobody = np.int64(-1)
+    rule = no_rule()
     probe = new_probe(graph)
     code = np.empty(graph.codes.shape[1], np.int8)
     root = np.int64(graph.entry)
@@ -1035,8 +1184,9 @@ def attach(graph, base, parents, lost, rows, ef, marks, clock, queue):
             continue
         aim_from(graph, node, probe)
         generation = next_generation(marks, clock)
+        size = start_from(graph, probe, root, marks, generation, beam)
         size, _ = search_level(
-            graph, probe, 0, ef, marks, generation, beam, root, found, fresh, keys, nobody, False, np.int64(-1)
+            graph, probe, 0, ef, marks, generation, beam, size, found, fresh, keys, everybody, PLAIN, nobody, rule
         )
         holder = link_from_nearby(graph, base, parents, lost, node, found, size, code)
         other = 0
@@ -1149,6 +1299,8 @@ _scratch = _array(types.int32, 1, written=True)
 _bytes = _array(types.uint8, 1, written=True)
 _byte_rows = _array(types.uint8, 2, written=True)
 _clock = _array(types.int64, 1, written=True)
+_floats = _array(types.float32, 1, written=True)
+_steps = _array(types.float32, 3, written=True)
 _matrix = _array(types.float64, 2, written=True)
 _read_links = _array(types.int32, 2, written=False)
 _levels = _array(types.uint8, 1, written=False)
@@ -1166,8 +1318,8 @@ SIGNATURES: dict[Any, Any] = {
     encode: types.void(_vectors, _n, _n, _coding, _n, _byte_rows, _byte_rows, _links),
     coordinates_of: types.void(_codes, _nodes, _coding, _links),
     iterate_subspace: types.void(_matrix, _matrix, _n),
-    search: types.void(_graph, _vectors, _n, _n, _n, _n, _mask, types.boolean, *_marks, *_answer),
-    search_allowed: types.void(_graph, _vectors, _n, _n, _n, _n, _mask, _nodes, *_marks, *_answer),
+    search: types.void(_graph, _vectors, _n, _n, _n, _n, _n, _mask, _nodes, _floats, _x, *_marks, *_answer, _floats),
+    trace: types.void(_graph, _vectors, _n, _n, _n, _n, _n, _mask, _nodes, _links, _bytes, *_marks, _steps, _clock),
     scan: types.void(_graph, _vectors, _n, _n, _n, _rows, *_answer),
     choose_links: types.void(_graph, _links, _links, _nodes, _n, _n, _n, *_marks),
     merge_links: types.void(_graph, _links, _links, _n, _nodes, _rows, _nodes, _n, _n, _scratch, _bytes),

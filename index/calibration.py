@@ -1,0 +1,201 @@
+"""Recall as a contract: when a walk may end so that its recall is what was asked for, learned from the index itself.
+
+A search with a target walks with a beam that is wide enough for hard queries and ends, query by query, as soon as a score
+says that the recall so far is likely the target (kernels.judge; the idea of declarative recall with an early-stopping
+predictor is DARTH's, Chatzakis et al., SIGMOD 2026). Here is how the score's weights and thresholds come about:
+
+1. Some hundred nodes are held out: taken out of a copy of the graph, which is mended as after any removal. (Only not to meet
+   the node that is searched for would not do: its neighbours lean on its links, and recall would seem up to 4 points lower
+   than it is.) Their true neighbours among the others are found by exact search.
+2. After every step of such a walk the features and the recall so far are written down, and a logistic regression learns to
+   tell one from the other.
+3. For each target of a grid, the threshold is the lowest at which the mean recall of the walks, ended by it, reaches the
+   target. What the score says at that moment is shifted by what it is wrong by on average.
+
+There is one table for walks over all nodes and one for walks that step over forbidden ones, where a tenth is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.base import Mask, Metric, Vectors
+from vecdb.index.exact import exact_search
+from vecdb.index.kernels import FEATURES, PLAIN, STEPPING
+
+TARGETS = (0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
+_WALKS = (PLAIN, STEPPING)
+_DEPTHS = (1, 10, 100)  # numbers of neighbours that tables are made for; a search takes the nearest
+_BEAMS = (16, 32, 64, 128, 256, 512, 1024)
+HELD_OUT = 320  # nodes
+_REGRESSED = 40_000  # steps that a regression takes at most
+_FILTERED_SHARE = 0.1
+_HEADROOM = 0.5  # a beam is wide enough for a target if its end is at least half as far from perfect
+_CAUTION = 0.1  # of the distance to perfect: how far above the target the mean is to be on the sample
+_ROUNDS = 12  # of Newton's method
+_RIDGE = 1e-3
+Traces = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+class Tracer(Protocol):
+    """What an index offers for its calibration."""
+
+    metric: Metric
+
+    def __len__(self) -> int: ...
+
+    @property
+    def vectors(self) -> Vectors: ...
+
+    @property
+    def live(self) -> Mask: ...
+
+    def trace(self, queries: Vectors, truth: NDArray[np.int32], beam: int, walk: int, allowed: Mask | None) -> Traces:
+        """As kernels.trace: steps (B, H, FEATURES + 2) and lengths (B,)."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to search for a target. reached: the mean recall on the sample, p5: its 5th percentile."""
+
+    beam: int
+    threshold: float
+    shift: float
+    reached: float
+    p5: float
+    weights: NDArray[np.float32]
+
+    def estimate(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Recall that the final scores (B,) of walks stand for; 1 where it was never in doubt (inf)."""
+        finite = np.where(np.isfinite(scores), scores, 0.0)
+        estimates = np.clip(_logistic(finite) + self.shift, 0.0, 1.0)
+        return np.where(np.isfinite(scores), estimates, 1.0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """table (2 walks, depths, targets, 5 + FEATURES) float64: beam, threshold, shift, reached, p5 and the weights."""
+
+    table: NDArray[np.float64]
+
+    def entry(self, walk: int, k: int, target: float) -> Entry:
+        """For the nearest depth and for the target or the next higher one of the grid."""
+        depth = int(np.argmin([abs(np.log(k / known)) for known in _DEPTHS]))
+        goal = min(int(np.searchsorted(TARGETS, target - 1e-9)), len(TARGETS) - 1)
+        beam, threshold, shift, reached, p5, *weights = self.table[_WALKS.index(walk), depth, goal].tolist()
+        return Entry(max(int(beam), k), threshold, shift, reached, p5, np.array(weights, np.float32))
+
+    def as_arrays(self) -> dict[str, NDArray[Any]]:
+        return {"recall.table": self.table}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Calibration | None:
+        table = arrays.get("recall.table")
+        shape = (len(_WALKS), len(_DEPTHS), len(TARGETS), 5 + FEATURES)
+        return None if table is None or table.shape != shape else cls(np.array(table))
+
+
+def calibrate(index: Tracer, queries: Vectors, seed: int) -> Calibration:
+    """Measure an index by queries (B, D) that are not in it."""
+    tenth = np.random.default_rng(seed).random(len(index)) < _FILTERED_SHARE
+    table = np.empty((len(_WALKS), len(_DEPTHS), len(TARGETS), 5 + FEATURES))
+    for w, walk in enumerate(_WALKS):
+        allowed = index.live & tenth if walk == STEPPING else index.live
+        truth = exact_search(index.vectors, queries, max(_DEPTHS), index.metric, allowed).positions.astype(np.int32)
+        for d, k in enumerate(_DEPTHS):
+            table[w, d] = _entries(index, queries, np.ascontiguousarray(truth[:, :k]), walk, allowed)
+    return Calibration(table)
+
+
+def _entries(
+    index: Tracer, queries: Vectors, truth: NDArray[np.int32], walk: int, allowed: Mask
+) -> NDArray[np.float64]:
+    """(targets, 5 + FEATURES) for one walk and depth: each target with the narrowest beam that leaves it room."""
+    k = truth.shape[1]
+    entries = np.empty((len(TARGETS), 5 + FEATURES))
+    beams = iter([beam for beam in _BEAMS if beam >= k])
+    beam = next(beams)
+    walks = _Walks(index.trace(queries, truth, beam, walk, allowed), k)
+    for t, target in enumerate(TARGETS):
+        while walks.end < target + _HEADROOM * (1.0 - target):
+            wider = next(beams, None)
+            if wider is None:
+                break
+            beam, walks = wider, _Walks(index.trace(queries, truth, wider, walk, allowed), k)
+        entries[t] = [beam, *walks.stop_at(target), *walks.weights]
+    return entries
+
+
+class _Walks:
+    """Traces of one beam: features (B, H, F), recall (B, H) and which steps there were (B, H)."""
+
+    def __init__(self, traces: Traces, k: int) -> None:
+        steps, lengths = traces
+        taken = np.arange(steps.shape[1]) < lengths[:, None]
+        keep = lengths > 0
+        self.taken = taken[keep]
+        self.features = steps[keep, :, :FEATURES].astype(np.float64)
+        self.recall = np.where(self.taken, steps[keep, :, FEATURES] / k, 0.0)
+        self.last = lengths[keep] - 1
+        self.end = float(self._at(self.last).mean()) if len(self.last) else 1.0
+        self.weights = _regress(self.features[self.taken], self.recall[self.taken])
+        scores = np.where(self.taken, self.features @ self.weights, -np.inf)
+        self.highest = np.maximum.accumulate(scores, axis=1)
+        self.scores = scores
+
+    def stop_at(self, target: float) -> tuple[float, float, float, float]:
+        """Threshold, shift, mean recall and its 5th percentile."""
+        if not len(self.last):
+            return -np.inf, 0.0, 1.0, 1.0
+        wanted = target + _CAUTION * (1.0 - target)
+        finite = self.highest[np.isfinite(self.highest)]
+        low, high = 0, 400
+        ladder = np.quantile(finite, np.linspace(0.0, 1.0, high + 1))
+        while low < high:  # the lowest threshold that reaches the target: recall grows with it
+            middle = (low + high) // 2
+            if self._at(self._stops(ladder[middle])).mean() >= wanted:
+                high = middle
+            else:
+                low = middle + 1
+        stops = self._stops(ladder[low])
+        reached = self._at(stops)
+        said = _logistic(self.scores[np.arange(len(stops)), stops])
+        mean = float(reached.mean())
+        return float(ladder[low]), mean - float(said.mean()), mean, float(np.quantile(reached, 0.05))
+
+    def _stops(self, threshold: float) -> NDArray[np.int64]:
+        """(B,): the step at which each walk ends."""
+        above = self.highest >= threshold
+        return np.where(above.any(axis=1), np.argmax(above, axis=1), self.last)
+
+    def _at(self, stops: NDArray[np.int64]) -> NDArray[np.float64]:
+        recall: NDArray[np.float64] = self.recall[np.arange(len(stops)), stops]
+        return recall
+
+
+def _regress(features: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights (F,) of a logistic regression of shares (n,) in 0 … 1 on features (n, F), by Newton's method."""
+    if not len(features):
+        return np.zeros(FEATURES)
+    every = -(-len(features) // _REGRESSED)
+    features, shares = features[::every], shares[::every]
+    scale = np.maximum(np.sqrt(np.mean(np.square(features), axis=0)), 1e-9)
+    scaled = features / scale
+    weights = np.zeros(FEATURES)
+    for _ in range(_ROUNDS):
+        said = _logistic(scaled @ weights)
+        slope = np.maximum(said * (1.0 - said), 1e-6)
+        gradient = scaled.T @ (shares - said) - _RIDGE * len(scaled) * weights
+        curvature = (scaled * slope[:, None]).T @ scaled + _RIDGE * len(scaled) * np.eye(FEATURES)
+        weights = weights + np.linalg.solve(curvature, gradient)
+    return weights / scale
+
+
+def _logistic(scores: NDArray[Any]) -> NDArray[np.float64]:
+    said: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(scores, -30.0, 30.0)))
+    return said
