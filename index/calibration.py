@@ -79,9 +79,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Calibration:
-    """table (2 walks, depths, targets, 5 + FEATURES) float64: beam, threshold, shift, reached, p5 and the weights."""
+    """table (2 walks, depths, targets, 5 + FEATURES) float64: beam, threshold, shift, reached, p5 and the weights.
+
+    live, drawn: how many vectors the index held then, and how many there had ever been.
+    """
 
     table: NDArray[np.float64]
+    live: int
+    drawn: int
 
     def entry(self, walk: int, k: int, target: float) -> Entry:
         """For the nearest depth and for the target or the next higher one of the grid."""
@@ -91,17 +96,19 @@ class Calibration:
         return Entry(max(int(beam), k), threshold, shift, reached, p5, np.array(weights, np.float32))
 
     def as_arrays(self) -> dict[str, NDArray[Any]]:
-        return {"recall.table": self.table}
+        return {"recall.table": self.table, "recall.counts": np.array([self.live, self.drawn], np.int64)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Calibration | None:
-        table = arrays.get("recall.table")
+        table, counts = arrays.get("recall.table"), arrays.get("recall.counts")
         shape = (len(_WALKS), len(_DEPTHS), len(TARGETS), 5 + FEATURES)
-        return None if table is None or table.shape != shape else cls(np.array(table))
+        if table is None or counts is None or table.shape != shape:
+            return None
+        return cls(np.array(table), *counts.tolist())
 
 
-def calibrate(index: Tracer, queries: Vectors, seed: int) -> Calibration:
-    """Measure an index by queries (B, D) that are not in it."""
+def calibrate(index: Tracer, queries: Vectors, seed: int, *, live: int, drawn: int) -> Calibration:
+    """Measure an index by queries (B, D) that are not in it. live and drawn are remembered."""
     tenth = np.random.default_rng(seed).random(len(index)) < _FILTERED_SHARE
     table = np.empty((len(_WALKS), len(_DEPTHS), len(TARGETS), 5 + FEATURES))
     for w, walk in enumerate(_WALKS):
@@ -109,7 +116,7 @@ def calibrate(index: Tracer, queries: Vectors, seed: int) -> Calibration:
         truth = exact_search(index.vectors, queries, max(_DEPTHS), index.metric, allowed).positions.astype(np.int32)
         for d, k in enumerate(_DEPTHS):
             table[w, d] = _entries(index, queries, np.ascontiguousarray(truth[:, :k]), walk, allowed)
-    return Calibration(table)
+    return Calibration(table, live, drawn)
 
 
 def _entries(
@@ -193,7 +200,8 @@ def _regress(features: NDArray[np.float64], shares: NDArray[np.float64]) -> NDAr
         gradient = scaled.T @ (shares - said) - _RIDGE * len(scaled) * weights
         curvature = (scaled * slope[:, None]).T @ scaled + _RIDGE * len(scaled) * np.eye(FEATURES)
         weights = weights + np.linalg.solve(curvature, gradient)
-    return weights / scale
+    scaled_back: NDArray[np.float64] = weights / scale
+    return scaled_back
 
 
 def _logistic(scores: NDArray[Any]) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import CorruptIndex
-from vecdb.index import codes
+from vecdb.index import codes, kernels
 from vecdb.index.arguments import as_vectors
 from vecdb.index.base import HnswConfig, Mask, Metric, Positions, Vectors
 from vecdb.index.growth import aligned_copy, frozen, with_room
@@ -26,6 +26,9 @@ _HIGHEST_LEVEL = 31  # with M >= 2 a node reaches it once in 2**31
 _MOST_NODES = 2**31 - 1  # links are int32
 _EVEN_STEP = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, the step of SplitMix64
 _REFIT_GROWTH = 4  # times as many vectors as the coding was fitted to, if these were few
+_TRIED = 64  # nodes by which lines are tried, against so many others:
+_COMPARED = 2048
+_TRUST = 0.9  # the share of near nodes that lines must find near; 0.99 and more on ordinary data
 _LEVELS, _ORDER = 1, 2  # two streams of random numbers from one seed
 
 
@@ -65,22 +68,25 @@ class HnswGraph:
     def view(self) -> Graph:
         """What kernels read. Read-only views of the very arrays, made anew only after `changed`."""
         if self._view is None:
-            n = self.size
-            self._view = Graph(
-                frozen(self.vectors[:n]),
-                frozen(self.codes[:n]),
-                frozen(self.lines[:n]),
-                frozen(self.lines[:n].view(np.int32)),
-                frozen(self.base[:n]),
-                frozen(self.upper[: self.upper_size]),
-                frozen(self.starts[:n]),
-                frozen(self.levels[:n]),
-                self.coding,
-                METRIC_CODES[self.metric],
-                self.entry,
-                self.top,
-            )
+            self._view = self._seen(self.size)
         return self._view
+
+    def _seen(self, n: int) -> Graph:
+        """The first n nodes, some of which may have no links yet."""
+        return Graph(
+            frozen(self.vectors[:n]),
+            frozen(self.codes[:n]),
+            frozen(self.lines[:n]),
+            frozen(self.lines[:n].view(np.float32)),
+            frozen(self.base[:n]),
+            frozen(self.upper[: self.upper_size]),
+            frozen(self.starts[:n]),
+            frozen(self.levels[:n]),
+            self.coding,
+            METRIC_CODES[self.metric],
+            self.entry,
+            self.top,
+        )
 
     def changed(self) -> None:
         """Size, entry, top or an array itself is another now (changed links alone need no call)."""
@@ -133,13 +139,39 @@ class HnswGraph:
         return np.arange(first, size, dtype=np.int32)
 
     def _encode(self, first: int, size: int) -> None:
-        """Codes of vectors[first:size]; of all anew where the coding was fitted to much fewer."""
+        """Codes of vectors[first:size]; of all where the coding was fitted to much fewer, or does not suit the new ones."""
         if size >= _REFIT_GROWTH * self.fitted_on and self.fitted_on < codes.SAMPLE:
-            self.coding, self.fitted_on, first = codes.fit(self.vectors[:size], self.metric, self.config.seed), size, 0
-            self.codes, self.lines = self.codes[:0], self.lines[:0]
+            self._fit(size)
+            return
+        self._write_codes(first, size)
+        if self.coding.by_lines and size - first and not self._trusts(size, _some(np.arange(first, size))):
+            self._fit(size)
+
+    def _fit(self, size: int) -> None:
+        """A coding for vectors[:size], and their codes by it. Lines are trusted if they tell near from far among ordinary
+        vectors and among those that lie farthest out.
+        """
+        self.coding, self.fitted_on = codes.fit(self.vectors[:size], self.metric, self.config.seed), size
+        self.codes, self.lines = self.codes[:0], self.lines[:0]
+        self._write_codes(0, size)
+        reach = self.lines[:size].view(np.float32)[:, kernels.SCALE]
+        outer = np.argpartition(-reach, min(_TRIED, size) - 1)[:_TRIED] if size else np.empty(0, np.int64)
+        groups = _some(np.arange(size)), np.sort(outer).astype(np.int32)
+        if self.coding.by_lines and not all(self._trusts(size, group) for group in groups):
+            self.coding = self.coding._replace(by_lines=False)
+
+    def _write_codes(self, first: int, size: int) -> None:
         self.codes = with_room(self.codes, first, size)
         self.lines = with_room(self.lines, first, size)
         codes.write_codes(self.vectors, self.coding, self.metric, self.codes, self.lines, first, size)
+
+    def _trusts(self, size: int, probes: Nodes) -> bool:
+        """Do estimates from lines agree with distances of codes, for these nodes, their like and others?"""
+        self.changed()
+        others = np.union1d(_some(np.arange(size), _COMPARED), probes).astype(np.int32)
+        shares = np.empty(len(probes), np.float32)
+        kernels.agreement(self._seen(size), probes, others, shares)
+        return len(probes) == 0 or float(shares.mean(dtype=np.float64)) >= _TRUST
 
     def copy(self) -> HnswGraph:
         """An independent graph; vectors are shared, and cut to their used part so that neither writes into the other's room."""
@@ -289,6 +321,11 @@ class HnswGraph:
         faults = [f"node {node} has upper rows that do not exist" for node in tall[outside]]
         shared = ends[order][:-1] > starts[order][1:]
         return faults + [f"node {node} shares upper rows with another" for node in tall[order][1:][shared]]
+
+
+def _some(nodes: NDArray[np.int64], count: int = 64) -> Nodes:
+    """At most about `count` of them, evenly spread."""
+    return np.ascontiguousarray(nodes[:: max(1, len(nodes) // count)], np.int32)
 
 
 def draw_levels(config: HnswConfig, first: int, count: int) -> NDArray[np.uint8]:

@@ -40,6 +40,7 @@ _SEEDS = 32  # allowed nodes that a filtered search also starts from
 _SCAN_PER_EF = 64  # so many rows for each place of the beam are scanned rather than walked: about as fast, and exact
 _PLAIN_SHARE = 0.5  # from this allowed share on, walking over all nodes with a wider beam beats stepping over them
 _FILTERED_BEAM = 1.5  # times wider when stepping over nodes, where the graph is thinner: far regions need it for 0.95
+_CALIBRATION_HOLDS = 0.2  # as long as no larger share of the vectors has come or gone
 _SPARE_STEPS = 64  # of a traced walk, beyond two for each place of its beam
 _NO_MASK: Mask = np.zeros(0, np.bool_)
 _NO_SEEDS: Nodes = np.zeros(0, np.int32)
@@ -162,7 +163,17 @@ class HnswIndex:
         held_out = np.ascontiguousarray(live[:: max(1, len(live) // HELD_OUT)][:HELD_OUT])
         rest = self.copy()
         rest.remove(held_out, threads=threads)
-        self._calibration = calibrate(rest, graph.view().vectors[held_out], self.config.seed)
+        self._calibration = calibrate(
+            rest, graph.view().vectors[held_out], self.config.seed, live=graph.live_count, drawn=graph.drawn
+        )
+
+    @property
+    def is_calibration_stale(self) -> bool:
+        """Has so much come or gone since the last calibration (or was there none) that it may no longer hold?"""
+        if self._calibration is None:
+            return True
+        change = abs(self._graph.live_count - self._calibration.live) + self._graph.drawn - self._calibration.drawn
+        return change > _CALIBRATION_HOLDS * self._graph.live_count
 
     @property
     def calibration(self) -> Calibration | None:

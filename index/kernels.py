@@ -3,7 +3,8 @@
 All are in one file because Numba's disk cache does not notice when a callee in another file changes (touch this file after
 an edit of simd.py, whose loops it calls). All run on one thread and release the interpreter's lock; several threads call
 them on ranges of the same work (see pool.py). What two ranges write never overlaps, so a result does not depend on how the
-work was cut. Everything that decides which way a search goes is integer arithmetic, so it does not depend on the CPU either.
+work was cut. What decides which way a walk goes is integer arithmetic and a few float operations in a fixed order, so it does
+not depend on the CPU either.
 
 How a vector is looked at, from coarse to fine (codes.py says how the numbers are chosen):
 
@@ -16,7 +17,8 @@ Words. A beam is an int64 array of which the first `size` entries are in use, as
 upper half and node in the lower, so that one comparison orders by distance and then by position (`key_of`). `marks` (N,)
 uint8 says which nodes the present search has seen: those whose mark equals the generation, clock[0]. A search begins by
 adding one to the clock. A probe is what nodes are compared with: a query, or a node that looks for links.
-Code distances are int32, squared Euclidean between codes under l2 and cosine and -2 times the dot product under ip.
+Code distances are float32: squared Euclidean between what the codes stand for under l2 and cosine, and -2 times the dot
+product under ip.
 
 The first half of the file is called by the second half only; the functions in `SIGNATURES` are called from Python.
 """
@@ -46,11 +48,12 @@ DOT = 1  # ip
 UNIT_DOT = 2  # cosine over unit vectors: 1 - dot
 METRIC_CODES = {"l2": L2, "ip": DOT, "cosine": UNIT_DOT}
 
-# A line holds four-bit numbers, and in its last three words what is known of the node without looking at a probe:
-CONSTANT = -3  # its part of estimates, int32
-NORM = -2  # its part of code distances, int32
-FACTOR = -1  # what the product of its numbers is worth, float32
-LINE_HEAD = 12  # bytes of these
+# A line holds four-bit numbers, and in its last four words, all float32, what is known of the node without any probe:
+SCALE = -4  # what one unit of its code is worth
+CONSTANT = -3  # its part of estimates
+NORM = -2  # its part of code distances
+FACTOR = -1  # what the product of its numbers is worth
+LINE_HEAD = 16  # bytes of these
 MIDDLE = 128  # what a code stores for zero
 
 NODE_STEP = 0.335  # standard deviations: best for a normal variable in 16 even steps (Max 1960)
@@ -58,6 +61,7 @@ _PROBE_STEP = 4.5 / 127  # standard deviations
 _MENDING_BEAM = 256  # candidates for the links of a node that lost some: about what ef_construction gives a new node
 _SCAN_AHEAD = 8  # rows asked for before they are measured
 _SCAN_SLACK = 16  # so many more than k are measured in float64, because float32 may misplace what is nearly equal
+_AGREED = 10  # nearest
 _PEERS_AT_ONCE = 16  # of 1,024 bytes each: a third of a first-level cache
 _AHEAD = 3  # nodes whose links are asked for before it is certain that they are next
 _COUNTED = 128  # keys in a beam
@@ -67,17 +71,17 @@ _LAST_KEY = np.int64(2**63 - 1)
 
 
 class Coding(NamedTuple):
-    """How vectors of D numbers become codes of W bytes and lines; S <= NIBBLES directions."""
+    """How vectors of D numbers become codes of W bytes and lines; S directions."""
 
     centre: np.ndarray  # (D,) float32
-    scale: np.float32  # code = (vector - centre) * scale, rounded
     basis: np.ndarray  # (S, W) uint8: directions as codes
-    offsets: np.ndarray  # (S,) int32: the middle of the data along them
+    offsets: np.ndarray  # (S,) float64: the middle of the data along them
     norm_weight: float  # an estimate of the code distance: so much of the two |code|^2,
     energy_weight: float  # so much of the two |coordinates|^2,
     product_weight: float  # so much of the product of the coordinates,
     origin: float  # and a constant
-    slack: int  # codes so much farther than the k-th nearest are still looked at in full precision
+    slack: float  # codes so much farther than the k-th nearest are still looked at in full precision
+    by_lines: bool  # walks go by estimates; False where these are too rough for this data, then by codes
 
 
 class Graph(NamedTuple):
@@ -86,7 +90,7 @@ class Graph(NamedTuple):
     vectors: np.ndarray  # (N, D) float32
     codes: np.ndarray  # (N, W) uint8: one-byte numbers + MIDDLE, padded with MIDDLE to whole cache lines
     lines: np.ndarray  # (N, L) uint8, L = 64 or 128
-    heads: np.ndarray  # (N, L / 4) int32: the lines again
+    heads: np.ndarray  # (N, L / 4) float32: the lines again
     base: np.ndarray  # (N, 2M) int32: links on the base level, -1 after the last
     upper: np.ndarray  # (U, M) int32: links above; those of node n on level l stand in row starts[n] + l - 1
     starts: np.ndarray  # (N,) int32
@@ -121,46 +125,68 @@ _strict = njit(cache=True, nogil=True, error_model="numpy")
 
 @_strict
 def quantise(vectors, row, coding, code):
-    """vectors[row] as one-byte numbers into code (W,) int8, zeros behind."""
+    """vectors[row] from the centre as one-byte numbers into code (W,) int8, zeros behind -> what one unit is worth.
+
+    Each vector has a scale of its own, so that none is clipped or lost, however unlike the others it is.
+    """
     dimension = vectors.shape[1]
+    largest = np.float32(0.0)
     for d in range(dimension):
-        value = np.rint((vectors[row, d] - coding.centre[d]) * coding.scale)
-        code[d] = np.int8(min(max(value, np.float32(-127.0)), np.float32(127.0)))
+        largest = max(largest, abs(vectors[row, d] - coding.centre[d]))
+    inverse = np.float32(127.0) / largest if largest > np.float32(0.0) else np.float32(0.0)
+    for d in range(dimension):
+        code[d] = np.int8(np.rint((vectors[row, d] - coding.centre[d]) * inverse))
     for d in range(dimension, code.shape[0]):
         code[d] = 0
+    return largest / np.float32(127.0)
 
 
 @_strict
-def sum_and_energy(code):
-    """Sum and sum of squares of code (W,) int8."""
+def sum_and_energy(code, scale):
+    """The sum of code (W,) int8, and what its sum of squares is worth."""
     total = np.int32(0)
     energy = np.int32(0)
     for d in range(code.shape[0]):
         value = np.int32(code[d])
         total += value
         energy += value * value
-    return total, energy
+    return total, np.float64(energy) * np.float64(scale) * np.float64(scale)
 
 
 @_strict
 def norm_of(energy, metric):
     """What a node or probe adds to every code distance."""
-    return np.int32(0) if metric == DOT else np.int32(energy)
+    return np.float32(0.0) if metric == DOT else np.float32(energy)
 
 
 @_strict
-def project(code, total, coding, coordinates):
-    """Coordinates (S,) int32 of a code (int8) along the basis, from the middle of the data -> their energy."""
+def project(code, total, scale, coding, coordinates):
+    """Coordinates (S,) float64 of a code (int8) along the basis, from the middle of the data -> their energy."""
     energy = 0.0
     for s in range(coding.basis.shape[0]):
-        product = dot_codes(coding.basis, s, code) - MIDDLE * total - coding.offsets[s]
+        product = np.float64(dot_codes(coding.basis, s, code) - MIDDLE * total) * np.float64(scale) - coding.offsets[s]
         coordinates[s] = product
-        energy += np.float64(product) * np.float64(product)
+        energy += product * product
     return energy
 
 
+# In line, but without fast arithmetic: fixed order and no fused operations, so that walks go the same way on every CPU.
+_strict_inlined = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+
+
+@_strict_inlined
+def combined(norm, own, worth, product):
+    """Node's norm + probe's own part - 2 * worth * product -> float32."""
+    return (norm + own) - np.float32(2.0) * (worth * np.float32(product))
+
+
+@_strict_inlined
+def estimated(constant, own, worth, factor, product):
+    return (constant + own) + (worth * factor) * np.float32(product)
+
+
 @_strict
-def write_line(coordinates, energy, code_energy, metric, coding, lines, heads, row):
+def write_line(coordinates, energy, code_energy, scale, metric, coding, lines, heads, row):
     """The line of a node.
 
     As in RaBitQ (Gao & Long 2024; Gao et al. 2025 for more than one bit), what is coded is the direction, and a factor makes
@@ -182,9 +208,10 @@ def write_line(coordinates, energy, code_energy, metric, coding, lines, heads, r
     words = heads.shape[1]
     constant = coding.norm_weight * code_energy + coding.energy_weight * energy
     factor = coding.product_weight * energy / product if product > 0.0 else 0.0
-    heads[row, words + CONSTANT] = np.int32(np.rint(constant))
+    heads[row, words + SCALE] = scale
+    heads[row, words + CONSTANT] = np.float32(constant)
     heads[row, words + NORM] = norm_of(code_energy, metric)
-    heads[row, words + FACTOR] = np.float32(factor).view(np.int32)
+    heads[row, words + FACTOR] = np.float32(factor)
 
 
 @_strict
@@ -202,9 +229,9 @@ def write_probe(coordinates, energy, code_energy, coding, probe):
         total += number
         probe.sketch[s if s < half else width + s - half] = np.int8(number)
     constant = coding.norm_weight * code_energy + coding.energy_weight * energy + coding.origin
-    probe.own[1] = np.int64(np.rint(constant))
-    probe.own[2] = 15 * total  # a four-bit number n stands for 2 n - 15
-    probe.worth[0] = np.float32(step)
+    probe.own[1] = np.float32(constant)
+    probe.worth[1] = np.float32(step)
+    probe.sums[1] = 15 * total  # a four-bit number n stands for 2 n - 15
 
 
 class Probe(NamedTuple):
@@ -212,9 +239,12 @@ class Probe(NamedTuple):
 
     code: np.ndarray  # (W,) int8
     sketch: np.ndarray  # (2 * bytes in a line,) int8
-    coordinates: np.ndarray  # (S,) int32
-    own: np.ndarray  # (3,) int64: its part of code distances, of estimates, and of products of four-bit numbers
-    worth: np.ndarray  # (1,) float32: what the product of its sketch is worth
+    coordinates: np.ndarray  # (S,) float64
+    own: np.ndarray  # (2,) float32: its part of code distances and of estimates
+    worth: np.ndarray  # (2,) float32: what products with its code and its sketch are worth
+    sums: (
+        np.ndarray
+    )  # (2,) int32: what products with them are too large by, because codes store MIDDLE more than they mean
 
 
 @compiled
@@ -222,58 +252,86 @@ def new_probe(graph):
     return Probe(
         np.empty(graph.codes.shape[1], np.int8),
         np.empty(2 * graph.lines.shape[1], np.int8),
-        np.empty(graph.coding.basis.shape[0], np.int32),
-        np.empty(3, np.int64),
-        np.empty(1, np.float32),
+        np.empty(graph.coding.basis.shape[0], np.float64),
+        np.empty(2, np.float32),
+        np.empty(2, np.float32),
+        np.empty(2, np.int32),
     )
+
+
+class Middle(NamedTuple):
+    """A node that others are compared with by codes alone."""
+
+    code: np.ndarray  # (W,) int8
+    own: np.float32
+    worth: np.float32
+    total: np.int32
 
 
 @compiled
 def aim(graph, vectors, row, probe):
     """Make vectors[row] the probe."""
-    quantise(vectors, row, graph.coding, probe.code)
-    total, energy = sum_and_energy(probe.code)
-    finish_probe(graph, total, energy, probe)
+    finish_probe(graph, quantise(vectors, row, graph.coding, probe.code), probe)
 
 
 @compiled
 def aim_from(graph, node, probe):
     """Make a node the probe, by its code."""
-    total, energy = load_code(graph.codes, node, probe.code)
-    finish_probe(graph, total, energy, probe)
+    load_code(graph.codes, node, probe.code)
+    finish_probe(graph, graph.heads[node, graph.heads.shape[1] + SCALE], probe)
 
 
 @inlined
 def load_code(codes, row, code):
-    """codes[row] into code (W,) int8 -> its sum and energy."""
+    """codes[row] into code (W,) int8."""
     for d in range(code.shape[0]):
         code[d] = np.int8(np.int32(codes[row, d]) - MIDDLE)
-    return sum_and_energy(code)
 
 
 @inlined
-def finish_probe(graph, total, energy, probe):
-    # a code stores MIDDLE more than it means, and the distance takes the product twice
-    probe.own[0] = np.int64(norm_of(energy, graph.metric)) + 2 * MIDDLE * np.int64(total)
-    power = project(probe.code, total, graph.coding, probe.coordinates)
+def finish_probe(graph, scale, probe):
+    total, energy = sum_and_energy(probe.code, scale)
+    probe.own[0] = norm_of(energy, graph.metric)
+    probe.worth[0] = scale
+    probe.sums[0] = MIDDLE * total
+    power = project(probe.code, total, scale, graph.coding, probe.coordinates)
     write_probe(probe.coordinates, power, energy, graph.coding, probe)
 
 
 @inlined
-def aim_plainly(graph, node, code):
-    """A node as a probe for `code_distance` alone: its code into code (W,) int8 -> its own part of distances."""
-    total, energy = load_code(graph.codes, node, code)
-    return np.int64(norm_of(energy, graph.metric)) + 2 * MIDDLE * np.int64(total)
+def middle_of(graph, node, code):
+    """A node for `distance_from`; code (W,) int8: room for its code."""
+    load_code(graph.codes, node, code)
+    total = np.int32(0)
+    for d in range(code.shape[0]):
+        total += np.int32(code[d])
+    words = graph.heads.shape[1]
+    return Middle(code, graph.heads[node, words + NORM], graph.heads[node, words + SCALE], np.int32(MIDDLE * total))
 
 
 @inlined
-def code_distance(graph, node, code, own):
-    """From a node to a probe's code, its own part of the distance being `own` -> int64 that fits an int32."""
-    return graph.heads[node, graph.heads.shape[1] + NORM] + own - 2 * np.int64(dot_codes(graph.codes, node, code))
+def distance_from(graph, middle, node):
+    """The code distance from a node to the one in the middle -> float32."""
+    words = graph.heads.shape[1]
+    product = dot_codes(graph.codes, node, middle.code) - middle.total
+    worth = middle.worth * graph.heads[node, words + SCALE]
+    return combined(graph.heads[node, words + NORM], middle.own, worth, product)
 
 
 @inlined
-def prefetch_line(graph, node):
+def probe_distance(graph, probe, node):
+    """The code distance from a node to the probe -> float32."""
+    words = graph.heads.shape[1]
+    product = dot_codes(graph.codes, node, probe.code) - probe.sums[0]
+    worth = probe.worth[0] * graph.heads[node, words + SCALE]
+    return combined(graph.heads[node, words + NORM], probe.own[0], worth, product)
+
+
+@inlined
+def prefetch_estimate(graph, node):
+    """Ask for what `estimate` reads."""
+    if not graph.coding.by_lines:
+        prefetch_code(graph, node)
     for offset in range(0, graph.lines.shape[1], LINE):
         prefetch(graph.lines, node, offset)
 
@@ -329,27 +387,19 @@ def next_generation(marks, clock):
 
 @inlined
 def key_of(distance, node):
-    """One int64 that sorts by distance (int32), then node: [32 bits: distance] [31: node] [1: expanded]."""
-    return (np.int64(distance) << 32) | (np.int64(node) << 1)
+    """One int64 that sorts by distance (float32), then node: [32 bits: distance] [31: node] [1: expanded].
 
-
-@inlined
-def ordered(distance):
-    """The bits of a float32 as an int32 that sorts like it: read as an integer they do if positive, and backwards if not."""
+    The bits of a float32, read as an integer, sort like the float if it is positive, and backwards if it is negative.
+    """
     bits = np.float32(distance + np.float32(0.0)).view(np.int32)  # + 0: there is no -0 to sort before 0
-    return bits if bits >= 0 else np.int32(bits ^ 0x7FFFFFFF)
-
-
-@inlined
-def float_of(key):
-    """The float32 distance of a key made with `ordered`."""
-    bits = np.int32(key >> 32)
-    return np.int32(bits if bits >= 0 else np.int32(bits ^ 0x7FFFFFFF)).view(np.float32)
+    ordered = bits if bits >= 0 else np.int32(bits ^ 0x7FFFFFFF)
+    return (np.int64(ordered) << 32) | (np.int64(node) << 1)
 
 
 @inlined
 def distance_of(key):
-    return key >> 32
+    bits = np.int32(key >> 32)
+    return np.int32(bits if bits >= 0 else np.int32(bits ^ 0x7FFFFFFF)).view(np.float32)
 
 
 @inlined
@@ -407,11 +457,18 @@ def link_row(graph, node, level):
 
 @inlined
 def estimate(graph, node, probe):
-    """About the code distance from a node to the probe, by the node's line."""
+    """About the code distance from a node to the probe, by the node's line; that distance itself if lines are not trusted."""
+    if not graph.coding.by_lines:
+        return probe_distance(graph, probe, node)
+    return line_estimate(graph, probe, node)
+
+
+@inlined
+def line_estimate(graph, probe, node):
     words = graph.heads.shape[1]
-    product = np.float32(2 * np.int64(dot_nibbles(graph.lines, node, probe.sketch)) - probe.own[2])
-    factor = np.int32(graph.heads[node, words + FACTOR]).view(np.float32)
-    return graph.heads[node, words + CONSTANT] + probe.own[1] + np.int64(product * probe.worth[0] * factor)
+    product = 2 * dot_nibbles(graph.lines, node, probe.sketch) - probe.sums[1]
+    factor = graph.heads[node, words + FACTOR]
+    return estimated(graph.heads[node, words + CONSTANT], probe.own[1], probe.worth[1], factor, product)
 
 
 @inlined
@@ -505,13 +562,13 @@ def judge(rule, slack, found, total, beam, size, cursor, steps, stale, work):
     """
     if total < rule.k:
         return False
-    last = np.float32(distance_of(found[rule.k - 1]))
-    spread = last - np.float32(distance_of(found[0])) + np.float32(1.0)
+    last = distance_of(found[rule.k - 1])
+    spread = max(last - distance_of(found[0]), np.float32(1e-6) * abs(last)) + np.float32(1e-30)
     while cursor < size and is_expanded(beam[cursor]):
         cursor += 1
     gap = np.float32(_WIDEST_GAP)
     if cursor < size:
-        gap = (np.float32(distance_of(beam[cursor])) - last) / spread
+        gap = (distance_of(beam[cursor]) - last) / spread
         gap = min(max(gap, np.float32(-_WIDEST_GAP)), np.float32(_WIDEST_GAP))
     idle = np.sqrt(np.float32(stale))
     share = np.float32(stale) / np.float32(steps)
@@ -597,13 +654,13 @@ def search_level(
             else:
                 count = gather(links, link_row(graph, node, level), marks, generation, fresh[turn])
             for i in range(count):
-                prefetch_line(graph, fresh[turn, i])
+                prefetch_estimate(graph, fresh[turn, i])
         elif last < 0:
             break
         if last >= 0:
             steps += 1
             if walk == PLAIN or allowed[last]:
-                key = key_of(code_distance(graph, last, probe.code, probe.own[0]), last)
+                key = key_of(probe_distance(graph, probe, last), last)
                 if total < found.shape[0] or key < found[total - 1]:
                     place = insert(found, total, found.shape[0], key)
                     total = min(total + 1, found.shape[0])
@@ -621,9 +678,7 @@ def search_level(
         waiting = count
         turn = 1 - turn
     if last >= 0 and last == sought:
-        total = offer_key(
-            key_of(code_distance(graph, last, probe.code, probe.own[0]), last), found.shape[0], found, total
-        )
+        total = offer_key(key_of(probe_distance(graph, probe, last), last), found.shape[0], found, total)
     return total, work
 
 
@@ -657,7 +712,7 @@ def descend(graph, probe, level):
             for i in range(graph.upper.shape[1]):
                 if graph.upper[row, i] < 0:
                     break
-                prefetch_line(graph, graph.upper[row, i])
+                prefetch_estimate(graph, graph.upper[row, i])
             for i in range(graph.upper.shape[1]):
                 link = graph.upper[row, i]
                 if link < 0:
@@ -723,11 +778,11 @@ def report(graph, query, found, count, best, k, positions, distances):
             prefetch(graph.vectors, node, offset)
     for i in range(count):
         node = node_of(found[i])
-        key = key_of(ordered(precise_distance(graph.vectors, node, query, graph.metric)), node)
+        key = key_of(precise_distance(graph.vectors, node, query, graph.metric), node)
         size = offer_key(key, k, best, size)
     for i in range(k):
         positions[i] = node_of(best[i]) if i < size else -1
-        distances[i] = float_of(best[i]) if i < size else np.float32(np.inf)
+        distances[i] = distance_of(best[i]) if i < size else np.float32(np.inf)
 
 
 @compiled
@@ -738,7 +793,7 @@ def meets(graph, node, ef, marks, clock, probe, beam, found, fresh, keys):
     for i in range(total):
         if node_of(found[i]) == node:
             return True, total
-    is_crowded = total == ef and distance_of(found[total - 1]) <= code_distance(graph, node, probe.code, probe.own[0])
+    is_crowded = total == ef and distance_of(found[total - 1]) <= probe_distance(graph, probe, node)
     return is_crowded, total
 
 
@@ -759,10 +814,10 @@ def select(graph, beam, size, limit, chosen, count, code):
         node = node_of(beam[i])
         away = distance_of(beam[i])
         if count:
-            own = aim_plainly(graph, node, code)
+            middle = middle_of(graph, node, code)
         keep = True
         for j in range(count):
-            if code_distance(graph, chosen[j], code, own) <= away:
+            if distance_from(graph, middle, chosen[j]) <= away:
                 keep = False
                 break
         if keep:
@@ -801,20 +856,18 @@ def measure_peers(graph, batch, start, stop, out):
     """out[i - start, j]: code distance from batch[i] to batch[j], for start <= i < stop; by tiles, which stay in the cache."""
     width = graph.codes.shape[1]
     codes = np.empty((_PEERS_AT_ONCE, width), np.int8)
-    own = np.empty(_PEERS_AT_ONCE, np.int64)
     for first in range(0, batch.shape[0], _PEERS_AT_ONCE):
         last = min(first + _PEERS_AT_ONCE, batch.shape[0])
         for j in range(first, last):
-            own[j - first] = aim_plainly(graph, batch[j], codes[j - first])
-        for i in range(start, stop):
-            for j in range(first, last):
-                out[i - start, j] = code_distance(graph, batch[i], codes[j - first], own[j - first])
+            middle = middle_of(graph, batch[j], codes[j - first])
+            for i in range(start, stop):
+                out[i - start, j] = distance_from(graph, middle, batch[i])
 
 
 @inlined
-def offer(graph, node, code, own, limit, beam, size):
-    """Offer a node to the beam around a probe's code -> the beam's size."""
-    return offer_key(key_of(code_distance(graph, node, code, own), node), limit, beam, size)
+def offer(graph, node, middle, limit, beam, size):
+    """Offer a node to the beam around the one in the middle -> the beam's size."""
+    return offer_key(key_of(distance_from(graph, middle, node), node), limit, beam, size)
 
 
 @compiled
@@ -827,12 +880,12 @@ def offer_link_to(graph, base, parents, lost, holder, node, code):
         base[holder, degree] = node
         return True
     worst = -1
-    farthest = np.int64(-(2**62))
-    own = aim_plainly(graph, holder, code)
+    farthest = np.float32(-np.inf)
+    middle = middle_of(graph, holder, code)
     for i in range(degree):
         link = base[holder, i]
         if parents[link] != holder:
-            away = code_distance(graph, link, code, own)
+            away = distance_from(graph, middle, link)
             if away > farthest:
                 farthest = away
                 worst = i
@@ -883,26 +936,53 @@ def spread(base, parents, queue, first, last):
 
 @compiled
 def encode(vectors, start, stop, coding, metric, codes, lines, heads):
-    """Codes and lines of vectors[start:stop], into the same rows of codes (N, W) uint8 and lines (N, 64) uint8, seen as
-    heads (N, 16) int32, too.
+    """Codes and lines of vectors[start:stop], into the same rows of codes (N, W) uint8 and lines (N, L) uint8, seen as
+    heads (N, L / 4) float32, too.
     """
     code = np.empty(codes.shape[1], np.int8)
-    coordinates = np.empty(coding.basis.shape[0], np.int32)
+    coordinates = np.empty(coding.basis.shape[0], np.float64)
     for i in range(start, stop):
-        quantise(vectors, i, coding, code)
-        total, energy = sum_and_energy(code)
+        scale = quantise(vectors, i, coding, code)
+        total, energy = sum_and_energy(code, scale)
         for d in range(code.shape[0]):
             codes[i, d] = np.uint8(np.int32(code[d]) + MIDDLE)
-        write_line(coordinates, project(code, total, coding, coordinates), energy, metric, coding, lines, heads, i)
+        power = project(code, total, scale, coding, coordinates)
+        write_line(coordinates, power, energy, scale, metric, coding, lines, heads, i)
 
 
 @compiled
-def coordinates_of(codes, rows, coding, coordinates):
-    """Coordinates (n, S) int32 of codes[rows] (n,) int32 along the basis, from `offsets`."""
+def agreement(graph, probes, others, out):
+    """out[i]: the share of the _AGREED nearest of others (n,) int32 to probes[i] by codes that are among the first three times
+    as many by lines; the probe itself does not count.
+    """
+    nearest = np.empty(_AGREED, np.int64)
+    likely = np.empty(3 * _AGREED, np.int64)
+    probe = new_probe(graph)
+    for i in range(probes.shape[0]):
+        aim_from(graph, probes[i], probe)
+        size = 0
+        guessed = 0
+        for j in range(others.shape[0]):
+            if others[j] != probes[i]:
+                size = offer_key(key_of(probe_distance(graph, probe, others[j]), others[j]), _AGREED, nearest, size)
+                key = key_of(line_estimate(graph, probe, others[j]), others[j])
+                guessed = offer_key(key, 3 * _AGREED, likely, guessed)
+        hits = 0
+        for j in range(size):
+            for g in range(guessed):
+                hits += node_of(nearest[j]) == node_of(likely[g])
+        out[i] = np.float32(hits) / np.float32(max(size, 1)) if size else np.float32(1.0)
+
+
+@compiled
+def coordinates_of(codes, heads, coding, coordinates):
+    """Coordinates (n, S) float64 of codes (n, W) along the basis, from `offsets`."""
     code = np.empty(codes.shape[1], np.int8)
-    for i in range(rows.shape[0]):
-        total, _ = load_code(codes, rows[i], code)
-        project(code, total, coding, coordinates[i])
+    for i in range(codes.shape[0]):
+        load_code(codes, i, code)
+        scale = heads[i, heads.shape[1] + SCALE]
+        total, _ = sum_and_energy(code, scale)
+        project(code, total, scale, coding, coordinates[i])
 
 
 @_strict
@@ -1042,7 +1122,7 @@ def scan(graph, queries, start, stop, k, rows, positions, distances, work):
                 for offset in range(0, 4 * graph.vectors.shape[1], LINE):
                     prefetch(graph.vectors, rows[j + _SCAN_AHEAD], offset)
             away = float_distance(graph.vectors, rows[j], query, graph.metric)
-            size = offer_key(key_of(ordered(away), rows[j]), limit, beam, size)
+            size = offer_key(key_of(away, rows[j]), limit, beam, size)
         report(graph, query, beam, size, best, k, positions[i], distances[i])
         work[i] = rows.shape[0]
 
@@ -1056,7 +1136,7 @@ def choose_links(graph, base, upper, batch, start, stop, ef, marks, clock):
     base and upper, which are graph.base and graph.upper.
     """
     M = upper.shape[1]
-    peers = np.empty((stop - start, batch.shape[0]), np.int32)
+    peers = np.empty((stop - start, batch.shape[0]), np.float32)
     measure_peers(graph, batch, start, stop, peers)
     beam = np.empty(ef, np.int64)
     found = np.empty(ef, np.int64)
@@ -1117,7 +1197,7 @@ def merge_links(graph, base, upper, level, targets, bounds, sources, start, stop
     limit = 4 * width
     beam = np.empty(limit, np.int64)
     chosen = np.empty(width, np.int32)
-    middle = np.empty(graph.codes.shape[1], np.int8)
+    centre = np.empty(graph.codes.shape[1], np.int8)
     code = np.empty(graph.codes.shape[1], np.int8)
     for t in range(start, stop):
         target = targets[t]
@@ -1132,7 +1212,7 @@ def merge_links(graph, base, upper, level, targets, bounds, sources, start, stop
             first += 1
         if first == bounds[t + 1]:
             continue
-        own = aim_plainly(graph, target, middle)
+        middle = middle_of(graph, target, centre)
         size = 0
         count = 0
         for i in range(degree):
@@ -1141,10 +1221,10 @@ def merge_links(graph, base, upper, level, targets, bounds, sources, start, stop
                 chosen[count] = link
                 count += 1
             else:
-                size = offer(graph, link, middle, own, limit, beam, size)
+                size = offer(graph, link, middle, limit, beam, size)
         for i in range(first, bounds[t + 1]):
             if not contains(links[row], degree, sources[i]):
-                size = offer(graph, sources[i], middle, own, limit, beam, size)
+                size = offer(graph, sources[i], middle, limit, beam, size)
         count = select(graph, beam, size, width, chosen, count, code)
         for i in range(old):
             if not contains(chosen, count, links[row, i]):
@@ -1191,7 +1271,7 @@ def attach(graph, base, parents, lost, rows, ef, marks, clock, queue):
         holder = link_from_nearby(graph, base, parents, lost, node, found, size, code)
         other = 0
         while holder < 0:  # every node of the beam is full of tree links: take the first elsewhere that is not
-            found[0] = key_of(0, other)
+            found[0] = key_of(np.float32(0.0), other)
             holder = link_from_nearby(graph, base, parents, lost, node, found, 1, code)
             other += 1
         parents[node] = holder
@@ -1237,7 +1317,7 @@ def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, 
     width = links.shape[1]
     beam = np.empty(_MENDING_BEAM, np.int64)
     chosen = np.empty(width, np.int32)
-    middle = np.empty(graph.codes.shape[1], np.int8)
+    centre = np.empty(graph.codes.shape[1], np.int8)
     code = np.empty(graph.codes.shape[1], np.int8)
     for i in range(start, stop):
         node = rows[i]
@@ -1249,7 +1329,7 @@ def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, 
                 is_whole = False
         if is_whole:
             continue
-        own = aim_plainly(graph, node, middle)
+        middle = middle_of(graph, node, centre)
         generation = next_generation(marks, clock)
         marks[node] = generation
         size = 0
@@ -1268,7 +1348,7 @@ def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, 
                     queue[last] = link
                     last += 1
                 else:
-                    size = offer(graph, link, middle, own, _MENDING_BEAM, beam, size)
+                    size = offer(graph, link, middle, _MENDING_BEAM, beam, size)
             if first == last or size == _MENDING_BEAM:
                 break
             at = link_row(graph, queue[first], level)
@@ -1290,7 +1370,7 @@ def _array(dtype, dimensions, *, written):
 
 _vectors = _array(types.float32, 2, written=False)
 _codes = _array(types.uint8, 2, written=False)
-_heads = _array(types.int32, 2, written=False)
+_heads = _array(types.float32, 2, written=True)
 _links = _array(types.int32, 2, written=True)
 _nodes = _array(types.int32, 1, written=False)
 _rows = _array(types.int64, 1, written=False)
@@ -1306,17 +1386,19 @@ _read_links = _array(types.int32, 2, written=False)
 _levels = _array(types.uint8, 1, written=False)
 _n, _x = types.int64, types.float64
 _centre = _array(types.float32, 1, written=False)
-_coding = types.NamedTuple((_centre, types.float32, _codes, _nodes, _x, _x, _x, _x, _n), Coding)
+_middles = _array(types.float64, 1, written=False)
+_coding = types.NamedTuple((_centre, _codes, _middles, _x, _x, _x, _x, _x, types.boolean), Coding)
 _graph = types.NamedTuple(
-    (_vectors, _codes, _codes, _heads, _read_links, _read_links, _nodes, _levels, _coding, _n, _n, _n), Graph
+    (_vectors, _codes, _codes, _vectors, _read_links, _read_links, _nodes, _levels, _coding, _n, _n, _n), Graph
 )
 _answer = (_array(types.int64, 2, written=True), _array(types.float32, 2, written=True), _clock)
 _marks = (_bytes, _clock)
 
 # One signature each. Read-only arrays take writable ones as well, so memory maps need no kernels of their own.
 SIGNATURES: dict[Any, Any] = {
-    encode: types.void(_vectors, _n, _n, _coding, _n, _byte_rows, _byte_rows, _links),
-    coordinates_of: types.void(_codes, _nodes, _coding, _links),
+    encode: types.void(_vectors, _n, _n, _coding, _n, _byte_rows, _byte_rows, _heads),
+    agreement: types.void(_graph, _nodes, _nodes, _floats),
+    coordinates_of: types.void(_codes, _vectors, _coding, _matrix),
     iterate_subspace: types.void(_matrix, _matrix, _n),
     search: types.void(_graph, _vectors, _n, _n, _n, _n, _n, _mask, _nodes, _floats, _x, *_marks, *_answer, _floats),
     trace: types.void(_graph, _vectors, _n, _n, _n, _n, _n, _mask, _nodes, _links, _bytes, *_marks, _steps, _clock),

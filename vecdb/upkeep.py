@@ -18,12 +18,15 @@ import numpy as np
 
 from vecdb import durable
 from vecdb.config import CollectionConfig
+from vecdb.definition import Definition
 from vecdb.errors import CollectionNotFound, DatabaseClosed, ReadOnly, VecdbError
-from vecdb.index.base import Positions, VectorIndex
+from vecdb.index.base import HnswConfig, Positions, VectorIndex
 from vecdb.index_files import IndexFiles
 from vecdb.memory import Memory, Part, Snapshot
 from vecdb.process_lock import try_lock
 from vecdb.storage import Store, files_translated
+from vecdb.tables import Tables
+from vecdb.tuning import is_built_as, recheck_tuning, settings_of, with_settings
 from vecdb.vector_view import VectorView
 
 _log = logging.getLogger("vecdb")
@@ -45,12 +48,19 @@ class Indexing:
     """The index of one collection: whether it must be merged, and merging it."""
 
     def __init__(
-        self, store: Store, memory: Memory, files: IndexFiles, config: CollectionConfig, folder: Path | None
+        self,
+        store: Store,
+        tables: Tables,
+        memory: Memory,
+        files: IndexFiles,
+        definition: Definition,
+        folder: Path | None,
     ) -> None:
         self._store = store
+        self._tables = tables
         self._memory = memory
         self._files = files
-        self._config = config
+        self._definition = definition
         self._folder = folder
         self._merging = threading.Lock()
         self._unusable_epoch = 0
@@ -66,12 +76,16 @@ class Indexing:
     def is_behind(self) -> bool:
         """Whether the snapshot at hand could be searched faster: kernels missing, or a merge due."""
         view = self._memory.newest().vectors
-        return view is None or (view.epoch > 0 and not self._memory.kernels_ready) or _is_due(view)
+        if view is None or (view.epoch > 0 and not self._memory.kernels_ready):
+            return True
+        return _is_due(view, self._definition.config.index)
 
     def is_due(self) -> bool:
         view = self._memory.current("vectors").vectors
         assert view is not None
-        return _is_due(view)
+        with self._store.read() as db:
+            self._definition.refresh(db)
+        return _is_due(view, self._definition.config.index)
 
     def merge(self, *, threads: int | None, force: bool = False) -> bool:
         """Bring tail and deletions into the index, if that is due; whether this process did it.
@@ -94,15 +108,24 @@ class Indexing:
             snapshot = self._memory.current("vectors")
             view = snapshot.vectors
             assert view is not None
+            with self._store.read() as db:
+                self._definition.refresh(db)
             is_complete = not len(view.tail_slots) and not view.dead_in_index
-            if not is_complete or (view.index is not None and view.index.kind == "exact"):
+            if is_complete and view.index is not None:
+                is_complete = settings_of(view.index) == self._definition.config.index
+            if not is_complete:
                 self._merge(snapshot, threads)
             else:
                 self._files.remove_strays()
             return True
 
     def _merge(self, snapshot: Snapshot, threads: int | None) -> None:
-        index, rows = _extended(snapshot, self._config, threads)
+        began = time.monotonic()
+        config = self._definition.config
+        index, rows = _extended(snapshot, config, threads)
+        # The ef that tuning chose is for a sample; that of the whole can be measured now.
+        config = recheck_tuning(self._store, self._tables, self._definition, index, time.monotonic() - began)
+        index = with_settings(index, config.index, threads)
         saved = self._files.publish(
             index.settings(),
             index.arrays(),
@@ -147,8 +170,10 @@ class Indexing:
             yield mine
 
 
-def _is_due(view: VectorView) -> bool:
-    """Whether the tail or the share of dead positions has grown past what is worth carrying along."""
+def _is_due(view: VectorView, wanted: HnswConfig) -> bool:
+    """Whether tail or dead positions have grown past what is worth carrying along, or the graph is to be another one."""
+    if view.index is not None and settings_of(view.index) not in (None, wanted):
+        return True
     indexed, tail = len(view.index_slots), len(view.tail_slots)
     if not indexed:
         return tail >= INDEX_FROM
@@ -170,7 +195,8 @@ def _extended(snapshot: Snapshot, config: CollectionConfig, threads: int | None)
     if view.index is not None:
         alive = np.ones(len(view.index_slots), dtype=bool) if view.index_allowed is None else view.index_allowed
         rows.insert(0, snapshot.rows[view.index_slots[alive]])
-        if np.count_nonzero(~alive) > _REBUILD_SHARE * len(alive) or view.index.kind == "exact":
+        is_wanted = is_built_as(view.index, config.index)
+        if not is_wanted or np.count_nonzero(~alive) > _REBUILD_SHARE * len(alive):
             parts.insert(0, view.index.arrays()["vectors"][alive])
         else:
             index = view.index.copy()
@@ -181,6 +207,8 @@ def _extended(snapshot: Snapshot, config: CollectionConfig, threads: int | None)
         index = HnswIndex(dimension, config.metric, config.index)
     if parts:
         index.add(parts[0] if len(parts) == 1 else np.concatenate(parts), threads=threads)
+    if isinstance(index, HnswIndex) and index.is_calibration_stale:
+        index.calibrate(threads=threads)
     return index, np.concatenate(rows)
 
 

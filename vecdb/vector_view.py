@@ -18,11 +18,14 @@ _NO_SLOTS: Slots = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """For B queries: slots (B, k), -1 where there are fewer; distances (B, k), +inf there; distances computed, in all."""
+    """For B queries: slots (B, k), -1 where there are fewer; distances (B, k), +inf there; distances computed, in all; the
+    share of the true k nearest that is likely among them (B,), 1 where all was looked at, None where nothing is known.
+    """
 
     slots: Slots
     distances: NDArray[np.float32]
     work: int
+    recall: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ class VectorView:
         live: Mask | None,
         exact: bool,
         ef: int | None,
+        target_recall: float | None = None,
         threads: int | None,
     ) -> Nearest:
         """The k nearest slots of allowed (n,) for (B, D) queries.
@@ -113,13 +117,15 @@ class VectorView:
         """
         parts: list[tuple[Slots, NDArray[np.float32]]] = []
         work = 0
+        recall: NDArray[np.float32] | None = np.ones(len(queries), np.float32)
         if self.index is not None and len(self.index_slots):
             mask = self.index_allowed if allowed is None else self._of_index(allowed)
             if exact:
                 vectors = self.index.arrays()["vectors"]
                 found = exact_search(vectors, queries, k, self.metric, mask)
             else:
-                found = self.index.search(queries, k, allowed=mask, ef=ef, threads=threads)
+                found = self.index.search(queries, k, allowed=mask, ef=ef, target_recall=target_recall, threads=threads)
+                recall = found.estimated_recall if self.index.kind != "exact" else recall
             parts.append((_slots_at(self.index_slots, found.positions), found.distances))
             work += int(found.work.sum())
         if len(self.tail_slots):
@@ -136,11 +142,13 @@ class VectorView:
                 work,
             )
         if len(parts) == 1:
-            return Nearest(*parts[0], work)
+            return Nearest(*parts[0], work, recall)
         slots = np.concatenate([part[0] for part in parts], axis=1)
         distances = np.concatenate([part[1] for part in parts], axis=1)
         order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        return Nearest(np.take_along_axis(slots, order, 1), np.take_along_axis(distances, order, 1), work)
+        if recall is not None:  # those of the tail are certain
+            recall = 1.0 - (1.0 - recall) * np.mean(order < k, axis=1, dtype=np.float32)
+        return Nearest(np.take_along_axis(slots, order, 1), np.take_along_axis(distances, order, 1), work, recall)
 
     def _of_index(self, mask: Mask) -> Mask:
         """A mask over slots as one over index positions."""

@@ -46,6 +46,7 @@ class Course:
     stages: list[Ranking] = field(default_factory=list)  # after the first stage, in order
     reports: list[StageReport] = field(default_factory=list)
     records: dict[int, StoredRecord] = field(default_factory=dict)
+    recall: float | None = 1.0  # likely share of the true neighbours in the first stage; None: nobody can say
     missed: bool = False  # a candidate was deleted, or got a new row, before its record was read
 
     @property
@@ -111,7 +112,9 @@ class Engine:
         since = time.perf_counter()
         matrix = self.query_vectors([course.query for course in courses])
         found = self.retrieval.by_vector(matrix, depth, where, options)
-        for course, vector, ranking in zip(courses, matrix, found.rankings):
+        recalls: Sequence[float | None] = found.recalls or [None] * len(courses)
+        for course, vector, ranking, recall in zip(courses, matrix, found.rankings, recalls):
+            course.recall = recall
             course.query = Query(course.query.text, vector)
             course.lists.append(ranking)
             course.report("vector", len(ranking), since, found.detail)
@@ -231,7 +234,7 @@ class Engine:
         return Hits(
             hits=tuple(self._hit_list(course, rows, options)),
             cursor=cursor_to(place, course.query, options) if place < len(ranking) else None,
-            estimated_recall=1.0 if all(r.detail.get("exact", True) for r in course.reports) else None,
+            estimated_recall=course.recall,
             trace=tuple(course.reports),
         )
 

@@ -30,6 +30,7 @@ class SearchKeywords(TypedDict, total=False):
     where: Filter | None
     exact: bool
     ef: int | None
+    target_recall: float | None
     fusion: str | Fusion
     syntax: Syntax
     group_by: str | None
@@ -51,6 +52,7 @@ class SearchOptions:
     where: Filter | None = None
     exact: bool = False
     ef: int | None = None
+    target_recall: float | None = None
     fusion: str | Fusion = "rrf"
     syntax: Syntax = "plain"
     group_by: str | None = None
@@ -68,6 +70,8 @@ class SearchOptions:
         _whole("per_group", self.per_group, 1, MOST_HITS)
         if self.ef is not None:
             _whole("ef", self.ef, 1, MOST_HITS)
+        if self.target_recall is not None:
+            self._check_target(self.target_recall)
         if self.candidates is not None:
             _whole("candidates", self.candidates, 1, MOST_HITS)
         _one_of("mode", self.mode, ("auto", "vector", "text", "hybrid"))
@@ -78,6 +82,14 @@ class SearchOptions:
             raise InvalidQuery(f"diversity is {self.diversity}; it must lie between 0 (relevance alone) and 1")
         if self.rerank is not None and not callable(getattr(self.rerank, "rerank", None)):
             raise InvalidQuery(f"rerank is {self.rerank!r}; give an object with rerank(query, candidates, k)")
+
+    def _check_target(self, target: float) -> None:
+        if self.ef is not None or self.exact:
+            raise InvalidQuery("target_recall was given with ef or exact; a search goes by one of them")
+        if isinstance(target, bool) or not isinstance(target, (int, float)) or not 0.0 < target < 1.0:
+            raise InvalidQuery(
+                f"target_recall is {target!r}; it must lie between 0 and 1, both excluded (for all of it: exact=True)"
+            )
 
     @property
     def condition(self) -> Node | None:

@@ -30,10 +30,13 @@ _LEAST_SCORE = float(np.finfo(np.float32).tiny)
 
 @dataclass(slots=True)
 class Found:
-    """One list for each query of a batch, and what the stage decided, for the trace."""
+    """One list for each query of a batch, and what the stage decided, for the trace. recalls: what share of the true
+    neighbours each list is likely to have; None where nobody can say.
+    """
 
     rankings: list[Ranking]
     detail: dict[str, Any] = field(default_factory=dict)
+    recalls: list[float] | None = None
 
 
 class Retrieval:
@@ -73,7 +76,8 @@ class Retrieval:
         self._wish("vectors")
         if any(ranking is None for ranking in rankings):
             return None
-        return Found([r for r in rankings if r is not None], {"engine": "sqlite", "exact": True})
+        found = [ranking for ranking in rankings if ranking is not None]
+        return Found(found, {"engine": "sqlite", "exact": True}, [1.0] * len(found))
 
     def _vectors_from_memory(self, queries: Matrix, depth: int, where: Node | None, options: SearchOptions) -> Found:
         snapshot, allowed, live = self._allowed(where, "vectors")
@@ -87,6 +91,7 @@ class Retrieval:
             live=live,
             exact=options.exact,
             ef=options.ef,
+            target_recall=options.target_recall,
             threads=1 if len(queries) == 1 else None,
         )
         rankings = []
@@ -106,7 +111,8 @@ class Retrieval:
             detail["allowed"] = int(np.count_nonzero(allowed))
         if not exact or len(view.index_slots) > len(view.tail_slots):
             self._wish("vectors")
-        return Found(rankings, detail)
+        recalls = [1.0] * len(queries) if exact else None if nearest.recall is None else nearest.recall.tolist()
+        return Found(rankings, detail, recalls)
 
     # -- by words ----------------------------------------------------------------------------------------------------------
 
