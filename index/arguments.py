@@ -38,8 +38,11 @@ def as_vectors(vectors: ArrayLike, dimension: int) -> Vectors:
 
 
 def as_queries(queries: ArrayLike, dimension: int) -> Vectors:
-    """(B, D) float32, C-contiguous."""
-    matrix = np.ascontiguousarray(queries, dtype=np.float32)
+    """(B, D) float32, C-contiguous and aligned."""
+    if type(queries) is np.ndarray and queries.dtype == np.float32 and queries.flags.carray:
+        matrix = queries
+    else:
+        matrix = np.array(queries, dtype=np.float32, order="C", copy=None)
     if matrix.ndim != 2:
         raise InvalidQuery(f"queries have {matrix.ndim} axes; search takes a matrix (B, {dimension}), one query a row")
     if matrix.shape[1] != dimension:

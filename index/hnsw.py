@@ -64,6 +64,7 @@ class HnswIndex:
         self.config = config or HnswConfig()
         self._graph = HnswGraph(self.dimension, self.metric, self.config)
         self._shelf = ScratchShelf()
+        self._search = kernels.entry_of(kernels.search)
         self._calibration: Calibration | None = None
 
     def __repr__(self) -> str:
@@ -307,7 +308,7 @@ class HnswIndex:
         def work(start: int, stop: int, scratch: Scratch) -> None:
             marks = scratch.marks, scratch.clock
             walk = plan.walk, mask, seeds, weights, threshold
-            kernels.search(view, queries, start, stop, k, plan.beam, *walk, *marks, *out, scores)
+            self._search(view, queries, start, stop, k, plan.beam, *walk, *marks, *out, scores)
 
         self._run(work, len(queries), threads)
         if plan.entry is not None and answer.estimated_recall is not None:
@@ -346,6 +347,8 @@ class HnswIndex:
     def _complete(self, queries: Vectors, k: int, wanted: int, allowed: Mask | None, answer: Neighbours) -> None:
         """Answer queries that a walk left with fewer than `wanted` positions by exact search."""
         if wanted == 0:
+            return
+        if len(queries) == 1 and answer.positions[0, wanted - 1] >= 0:  # what follows would take 4 µs to say so
             return
         short = np.flatnonzero(answer.positions[:, wanted - 1] < 0)
         if len(short):
