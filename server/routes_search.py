@@ -8,7 +8,7 @@ from vecdb import wire
 from vecdb.server.access import JsonBody, Reading, Writing
 from vecdb.server.documents import gives, takes
 from vecdb.server.routes_database import json_answer
-from vecdb.server.schemas import BatchBody, ContextBody, RecallBody, SearchBody, WhyNotBody, parsed
+from vecdb.server.schemas import BatchBody, ContextBody, RecallBody, SearchBody, TuneBody, WhyNotBody, parsed
 
 router = APIRouter(prefix="/v1/collections/{name}", tags=["search"])
 
@@ -58,6 +58,40 @@ _RECALL = {
     "k": 10,
     "sample": 100,
     "rows": [{"where": "", "matching": 1204, "recall": 0.998, "p5": 0.9, "self_recall": 1.0, "exact": False}],
+}
+_TUNING = {
+    "config": {"M": 16, "ef_construction": 200, "ef": 24, "seed": 0, "order": "random", "lid_k": 100},
+    "target_recall": 0.95,
+    "k": 10,
+    "seed": 0,
+    "recall": 0.951,
+    "is_reached": True,
+    "is_complete": True,
+    "sample": 19000,
+    "queries": 1000,
+    "budget_s": 45.0,
+    "own_recall": 0.987,
+    "trials": [
+        {
+            "M": 16,
+            "ef_construction": 200,
+            "ef": 24,
+            "recall": 0.951,
+            "recall_p5": 0.8,
+            "work": 640.0,
+            "microseconds": 59.0,
+            "build_s": 4.2,
+            "bytes_per_vector": 2191.0,
+        }
+    ],
+    "vectors": None,
+    "with_queries": False,
+    "rechecks": [],
+    "records": 88000,
+    "last_row": 88000,
+    "is_applied": True,
+    "changed": 0,
+    "is_stale": False,
 }
 _STATS = {
     "name": "papers",
@@ -117,6 +151,24 @@ def recall_report(target: Reading, raw: JsonBody) -> Response:
     body = parsed(RecallBody, raw)
     body.check_size(target.settings)
     return json_answer(wire.recall_report_to_wire(target.open().recall_report(**body.given())))
+
+
+@router.post("/tune", operation_id="tune", openapi_extra=takes(TuneBody), responses=gives(_TUNING))
+def tune(target: Writing, raw: JsonBody) -> Response:
+    """How the index should be built and searched to reach a recall with the least work, measured on a sample.
+
+    budget_s is cut to three quarters of what a request may take here; a tuning that takes longer is still kept.
+    """
+    body = parsed(TuneBody, raw)
+    body.check_size(target.settings)
+    return json_answer(wire.tuning_to_wire(target.open().tune(**body.options(target.settings))))
+
+
+@router.get("/tuning", operation_id="tuning", responses=gives({"tuning": _TUNING}))
+def tuning(target: Reading) -> Response:
+    """What the last tuning measured, and how much has changed since; null if there was none."""
+    kept = target.open().tuning
+    return json_answer({"tuning": None if kept is None else wire.tuning_to_wire(kept)})
 
 
 @router.get("/stats", operation_id="stats", responses=gives(_STATS))

@@ -35,6 +35,7 @@ class _StopAtFirst(FailFast):
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Numbers = Annotated[list[float], _StopAtFirst()]
 Texts = Annotated[list[str], _StopAtFirst()]
+_TUNING_SHARE = 0.75  # of a request's time may be the budget: the last graph may take longer than was thought
 VectorFormat = Literal["list", "base64"]
 
 
@@ -215,6 +216,7 @@ class SearchOptions(Body):
     where: dict[str, Any] | None = None
     exact: bool = False
     ef: int | None = None
+    target_recall: float | None = None
     fusion: str | FusionBody = "rrf"
     syntax: Literal["plain", "query"] = "plain"
     group_by: str | None = None
@@ -269,21 +271,11 @@ class BatchBody(SearchOptions):
     example: ClassVar[dict[str, Any]] = {"queries": ["vaccines in children", "measles outbreaks"], "k": 5}
 
     def check_size(self, settings: Settings) -> None:
-        sizes = [
-            len(part) for part in (self.queries, self.query_vectors, self.query_vectors_base64) if part is not None
-        ]
-        _at_most("queries", max(sizes, default=0), settings.max_queries, "VECDB_MAX_QUERIES")
+        _check_queries(settings, self.queries, self.query_vectors, self.query_vectors_base64)
 
     def vectors_of_queries(self) -> list[Any] | None:
         """(B, D) numbers, or None. Raises InvalidVector."""
-        if self.query_vectors is not None and self.query_vectors_base64 is not None:
-            raise InvalidVector("both query_vectors and query_vectors_base64 were given; give one of them")
-        vectors: list[Any] | None = self.query_vectors
-        if self.query_vectors_base64 is not None:
-            vectors = [wire.from_base64(text) for text in self.query_vectors_base64]
-        if vectors is not None and not vectors:
-            raise InvalidQuery("the batch of queries is empty; give at least one")
-        return vectors
+        return batch_vectors(self.query_vectors, self.query_vectors_base64)
 
 
 class WhyNotBody(SearchBody):
@@ -332,6 +324,36 @@ class RecallBody(Body):
         _at_most("ef", self.ef or 0, settings.max_candidates, "VECDB_MAX_CANDIDATES")
 
 
+class TuneBody(Body):
+    """The recall that is wanted, the seconds that finding out may take, and (if there are any) queries as they will be asked."""
+
+    target_recall: float = 0.95
+    k: int = 10
+    budget_s: float = 60.0
+    queries: Texts | None = None
+    query_vectors: Annotated[list[Numbers], _StopAtFirst()] | None = None
+    query_vectors_base64: Texts | None = None
+    apply: bool = Field(default=False, description="build the index so from now on, if the target was reached")
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {"target_recall": 0.95, "k": 10, "budget_s": 30, "apply": True}
+
+    def check_size(self, settings: Settings) -> None:
+        _at_most("k", self.k, settings.max_k, "VECDB_MAX_K")
+        _check_queries(settings, self.queries, self.query_vectors, self.query_vectors_base64)
+
+    def options(self, settings: Settings) -> dict[str, Any]:
+        """Keyword arguments of Collection.tune. Raises InvalidQuery, InvalidVector."""
+        asked: list[Any] | None = batch_vectors(self.query_vectors, self.query_vectors_base64)
+        if self.queries is not None and asked is not None:
+            raise InvalidQuery("both texts and vectors were given to ask with; give one of them")
+        return {
+            **self.given("queries", "query_vectors", "query_vectors_base64"),
+            "budget_s": min(self.budget_s, _TUNING_SHARE * settings.request_timeout_s),
+            "queries": self.queries if asked is None else asked,
+        }
+
+
 B = TypeVar("B", bound=Body)
 
 
@@ -372,6 +394,21 @@ def _at_most(name: str, value: int, limit: int, variable: str, error: type[Inval
             f"{name} is {value:,}; this service takes at most {limit:,}: ask for less, or start it with a larger "
             f"{variable}"
         )
+
+
+def _check_queries(settings: Settings, *forms: list[Any] | None) -> None:
+    most = max((len(form) for form in forms if form is not None), default=0)
+    _at_most("queries", most, settings.max_queries, "VECDB_MAX_QUERIES")
+
+
+def batch_vectors(numbers: list[Numbers] | None, texts: list[str] | None) -> list[Any] | None:
+    """The vectors of a batch, given in one of two forms. Raises InvalidVector if in both, InvalidQuery if there are none."""
+    if numbers is not None and texts is not None:
+        raise InvalidVector("both query_vectors and query_vectors_base64 were given; give one of them")
+    vectors: list[Any] | None = numbers if texts is None else [wire.from_base64(text) for text in texts]
+    if vectors is not None and not vectors:
+        raise InvalidQuery("the batch of queries is empty; give at least one")
+    return vectors
 
 
 def one_vector(numbers: Numbers | None, text: str | None) -> Vector | None:

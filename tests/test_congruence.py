@@ -97,7 +97,7 @@ FACES: dict[str, Callable[[Path], Any]] = {"async": async_twin, "http": http_cli
 
 # -- what is compared
 
-_CHANGING = {"created", "updated", "ms"}
+_CHANGING = {"created", "updated", "ms", "microseconds", "build_s"}
 
 
 def plain(value: Any) -> Any:
@@ -280,6 +280,35 @@ def looking_after(db: Any) -> Any:
     docs.warm()
     report = docs.recall_report(sample=4, k=2, where=[{"open": True}])
     return [before, docs.stats(), docs.check(), db.check(), report, docs.search([1, 0, 0, 0], k=2)]
+
+
+def tuning_the_index(db: Any) -> Any:
+    docs = db.collection("docs", dimension=4, index=vecdb.HnswConfig(M=6, seed=2))
+    rng = np.random.default_rng(5)
+    docs.add(ids=[f"d{i}" for i in range(300)], vectors=rng.standard_normal((300, 4)))
+
+    def kept() -> Any:  # what is awaited is called
+        return docs.tuning() if callable(docs.tuning) else docs.tuning
+
+    queries = rng.standard_normal((20, 4))
+    got = [
+        kept(),
+        docs.tune(0.9, k=5, budget_s=0.001),
+        docs.tune(0.9, k=5, budget_s=0.001, queries=queries),
+        docs.tune(0.9, budget_s=0.001, queries=queries[0]),
+        docs.tune(budget_s=0.001, apply=True),
+        kept(),
+        refusal(lambda: docs.tune(1.5)),
+        refusal(lambda: docs.tune(k=0)),
+        refusal(lambda: docs.tune(budget_s=-1)),
+        refusal(lambda: docs.tune(queries=[[1, 2]])),
+        refusal(lambda: docs.tune(queries=np.zeros((0, 4)))),
+        refusal(lambda: docs.tune(queries="no model")),
+        refusal(lambda: db.collection("empty").tune()),
+    ]
+    docs.optimize()
+    docs.delete([f"d{i}" for i in range(100)])
+    return [*got, kept(), kept().is_stale, db.collection("docs").config]
 
 
 def documents_and_their_chunks(db: Any) -> Any:
@@ -469,6 +498,7 @@ SCENARIOS = [
     searching,
     explaining,
     looking_after,
+    tuning_the_index,
     documents_and_their_chunks,
     evaluating,
     collections_of_any_name,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vecdb.evaluation import Evaluation
     from vecdb.recall import RecallReport
     from vecdb.storage import Durability
+    from vecdb.tuning import CollectionTuning
 
 Progress = Callable[[int, int | None], None]  # called from a thread
 T = TypeVar("T")
@@ -413,6 +414,24 @@ class AsyncCollection:
         return await self._run(
             lambda: self._collection.recall_report(sample=sample, k=k, ef=ef, where=where, seed=seed)
         )
+
+    async def tune(
+        self,
+        target_recall: float = 0.95,
+        *,
+        k: int = 10,
+        budget_s: float = 60.0,
+        queries: Sequence[str] | ArrayLike | None = None,
+        apply: bool = False,
+    ) -> CollectionTuning:
+        """As Collection.tune: how the index should be built and searched to find target_recall of the k nearest."""
+        return await self._run(
+            lambda: self._collection.tune(target_recall, k=k, budget_s=budget_s, queries=queries, apply=apply)
+        )
+
+    async def tuning(self) -> CollectionTuning | None:
+        """As Collection.tuning, but to be called: what the last `tune` measured; None without one."""
+        return await self._run(lambda: self._collection.tuning)
 
     async def stats(self) -> CollectionStats:
         """Sizes, and how much of the collection is indexed."""

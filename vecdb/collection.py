@@ -52,6 +52,7 @@ from vecdb.writer import Progress, Writer
 if TYPE_CHECKING:
     from vecdb.evaluation import Evaluation
     from vecdb.recall import RecallReport
+    from vecdb.tuning import CollectionTuning
 
 _LARGEST_PAGE = 100_000
 
@@ -67,7 +68,7 @@ class Collection:
         self._tables = Tables(definition.number)
         self._files = IndexFiles(store, folder, definition.number)
         self._memory = Memory(store, self._tables, self._files, config.metric, config.text)
-        self._indexing = Indexing(store, self._memory, self._files, config, folder)
+        self._indexing = Indexing(store, self._tables, self._memory, self._files, definition, folder)
         self._writer = Writer(store, self._tables, definition)
         retrieval = Retrieval(store, self._tables, self._memory, definition, self._wish)
         self._engine = Engine(store, self._tables, definition, retrieval)
@@ -85,7 +86,7 @@ class Collection:
 
     @property
     def config(self) -> CollectionConfig:
-        """The settings that the collection was made with."""
+        """The settings that the collection was made with; `tune` may have changed how the index is built."""
         if self._definition.config.dimension is None:
             with self._store.read() as db:
                 self._definition.refresh(db)
@@ -324,7 +325,9 @@ class Collection:
 
         mode: "vector" by meaning, "text" by words (BM25), "hybrid" by both; "auto" takes whatever the query and the collection
         allow. where: a filter on metadata. exact: look at every vector instead of the index. ef: beam width in the graph, larger
-        is slower and truer. fusion: how hybrid lists are joined, "rrf", "weighted", or an object of vecdb.query.fusion.
+        is slower and truer. target_recall: instead of ef, the share of the true neighbours that is wanted (0.95, say); each
+        query then ends by itself, and the hits' estimated_recall says what it is likely to have reached.
+        fusion: how hybrid lists are joined, "rrf", "weighted", or an object of vecdb.query.fusion.
         syntax="query": text is read as a query with "phrases", prefix*, AND, OR, NOT and parentheses; "plain" takes any text.
         group_by: at most per_group hits of one parent (or of one value of a metadata key). diversity: 0 … 1, trade relevance for
         variety (MMR). min_score: leave out hits below. offset, or the cursor of earlier Hits: go on after them. rerank: an object
@@ -410,6 +413,51 @@ class Collection:
         from vecdb.recall import measure_recall
 
         return measure_recall(self, sample=sample, k=k, ef=ef, where=where, seed=seed)
+
+    def tune(
+        self,
+        target_recall: float = 0.95,
+        *,
+        k: int = 10,
+        budget_s: float = 60.0,
+        queries: Sequence[str] | ArrayLike | None = None,
+        apply: bool = False,
+    ) -> CollectionTuning:
+        """How the index should be built and searched to find target_recall of the k nearest with the least work.
+
+        Measured on graphs over a sample of the vectors, which take about budget_s seconds; what came out is returned and kept
+        (see `tuning`), unless the file was opened read-only. queries: texts or vectors (B, D) such as will be asked; None
+        takes stored vectors, held out. is_reached says honestly whether the target was met.
+
+        apply: if it was met, the next merge builds the index anew in that way, and measures ef again on the whole. Who opens the
+        collection with index=… must then leave that out. Raises InvalidInput, InvalidQuery, ReadOnly.
+        """
+        from vecdb.tuning import tune_collection
+
+        asked = None if queries is None else self._engine.query_vectors(self._queries(queries, None, None)[0])
+        self._indexing.warm()
+        tuning = tune_collection(
+            self._store,
+            self._tables,
+            self._definition,
+            self._memory,
+            target_recall=target_recall,
+            k=k,
+            budget_s=budget_s,
+            queries=asked,
+            apply=apply,
+        )
+        self._upkeep.nudge(self._indexing)
+        return tuning
+
+    @property
+    def tuning(self) -> CollectionTuning | None:
+        """What the last `tune` measured, and whether the collection has changed too much since (is_stale); None without one."""
+        from vecdb.tuning import stored_tuning
+
+        with self._store.snapshot() as db:
+            self._definition.refresh(db)
+            return stored_tuning(db, self._tables, self._definition)
 
     def stats(self) -> CollectionStats:
         with self._store.snapshot() as db:

@@ -13,15 +13,17 @@ from vecdb import embedding
 from vecdb.config import CollectionConfig
 from vecdb.embedding.base import CachedEmbedder, Embedder
 from vecdb.errors import CollectionNotFound, ModelMismatch, ModelUnavailable
+from vecdb.index.base import HnswConfig
 
 
 class Definition:
-    """Settings as the file has them. Only dimension and model may be settled later: by the first vectors."""
+    """Settings as the file has them. Dimension and model may be settled later, by the first vectors; index by tuning."""
 
     def __init__(self, name: str, number: int, config: CollectionConfig, embedder: Embedder | None = None) -> None:
         self.name = name
         self.number = number
         self.config = config
+        self._saved = ""  # the text that config was last read from
         self._embedder = None if embedder is None else CachedEmbedder(embedder)
         self._lock = threading.Lock()
 
@@ -37,8 +39,8 @@ class Definition:
             raise CollectionNotFound(
                 f"collection {self.name!r} was dropped; create it again with db.collection({self.name!r})"
             )
-        if self.config.dimension is None or self.config.model is None:
-            self.config = CollectionConfig.from_json(orjson.loads(found))
+        if found != self._saved:
+            self.config, self._saved = CollectionConfig.from_json(orjson.loads(found)), found
 
     def settle(self, db: apsw.Connection, dimension: int, model: str | None, *, is_first: bool) -> CollectionConfig:
         """The configuration with its dimension and model, saved; the caller takes it over once the transaction is kept.
@@ -56,6 +58,20 @@ class Definition:
         if config.dimension is None:
             config = replace(config, dimension=dimension)
         if config is not self.config:
+            saved = orjson.dumps(config.as_json()).decode()
+            db.execute("UPDATE collections SET config = ? WHERE id = ?", (saved, self.number))
+        return config
+
+    def tuned(self, db: apsw.Connection) -> Any:
+        """The JSON value that `keep_tuning` was last given; None if never."""
+        found = db.execute("SELECT tuning FROM collections WHERE id = ?", (self.number,)).get
+        return None if found is None else orjson.loads(found)
+
+    def keep_tuning(self, db: apsw.Connection, tuning: Any, index: HnswConfig | None) -> CollectionConfig:
+        """Save a tuning, and index (if given) as how the index is to be built; as for `settle`, returns the configuration."""
+        db.execute("UPDATE collections SET tuning = ? WHERE id = ?", (orjson.dumps(tuning).decode(), self.number))
+        config = self.config if index is None else replace(self.config, index=index)
+        if config != self.config:
             saved = orjson.dumps(config.as_json()).decode()
             db.execute("UPDATE collections SET config = ? WHERE id = ?", (saved, self.number))
         return config

@@ -50,7 +50,12 @@ def m001_first_schema(db: apsw.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_first_schema,)
+def m002_tuning(db: apsw.Connection) -> None:
+    """What the last `Collection.tune` measured."""
+    db.execute("ALTER TABLE collections ADD COLUMN tuning TEXT")  # JSON, CollectionTuning; NULL: never tuned
+
+
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_first_schema, m002_tuning)
 VERSION = len(MIGRATIONS)
 
 

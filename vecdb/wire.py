@@ -43,6 +43,7 @@ from vecdb.types import (
 
 if TYPE_CHECKING:
     from vecdb.recall import RecallReport
+    from vecdb.tuning import CollectionTuning
 
 PROBLEM_TYPE = "application/problem+json"
 JSON_TYPE = "application/json"
@@ -262,6 +263,16 @@ def recall_report_from_wire(value: Wire) -> RecallReport:
     from vecdb.recall import RecallReport, RecallRow
 
     return RecallReport(value["k"], value["sample"], tuple(RecallRow(**row) for row in value["rows"]))
+
+
+def tuning_to_wire(tuning: CollectionTuning) -> Wire:
+    return {**asdict(tuning), "is_stale": tuning.is_stale}
+
+
+def tuning_from_wire(value: Wire) -> CollectionTuning:
+    from vecdb.tuning import tuning_from_json
+
+    return tuning_from_json({name: item for name, item in value.items() if name != "is_stale"})
 
 
 def facets_to_wire(facets: Iterable[tuple[Any, int]]) -> Wire:

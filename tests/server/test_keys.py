@@ -103,6 +103,7 @@ READS: list[tuple[str, str, Any]] = [
     ("GET", "/v1/collections/{name}/sources", None),
     ("GET", "/v1/collections/{name}/stats", None),
     ("GET", "/v1/collections/{name}/check", None),
+    ("GET", "/v1/collections/{name}/tuning", None),
     ("POST", "/v1/collections/{name}/warm", None),
     ("POST", "/v1/collections", {"name": "{name}", "create": False}),
 ]

@@ -1,4 +1,4 @@
-"""vecdb collections, drop, stats, check, version."""
+"""vecdb collections, drop, stats, tune, check, version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vecdb.cli.output import emit, print_table, talk
 
 def add_to(app: typer.Typer) -> None:
     app.command("collections")(list_collections)
-    for command in (stats, check, drop, version):
+    for command in (stats, tune, check, drop, version):
         app.command()(command)
 
 
@@ -52,6 +52,32 @@ def stats(db: Db = DEFAULT_DB, collection: Name = None, plain: Plain = False) ->
     with open_collection(db, collection) as docs:
         values = stats_to_wire(docs.stats())
     print_table(["what", "value"], values.items()) if plain else emit(values)
+
+
+def tune(
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    target_recall: Annotated[float, typer.Option("--recall", help="The share of the true neighbours wanted.")] = 0.95,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours are asked for.")] = 10,
+    budget_s: Annotated[float, typer.Option("--budget", help="Seconds that measuring may take.")] = 60.0,
+    apply: Annotated[bool, typer.Option("--apply", help="Build the index so, now, if the target was reached.")] = False,
+    plain: Plain = False,
+) -> None:
+    """Measure how the index should be built and searched to reach a recall with the least work. Exits with 1 if it cannot.
+
+    \b
+    vecdb tune --collection notes --recall 0.98 --apply --plain
+    """
+    from vecdb.wire import tuning_to_wire
+
+    with open_collection(db, collection, read_only=False) as docs:
+        tuning = docs.tune(target_recall, k=k, budget_s=budget_s, apply=apply)
+        if tuning.is_applied:
+            docs.optimize()
+            tuning = docs.tuning or tuning
+    print(tuning) if plain else emit(tuning_to_wire(tuning))
+    if not tuning.is_reached:
+        raise typer.Exit(1)
 
 
 def check(db: Db = DEFAULT_DB) -> None:

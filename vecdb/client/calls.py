@@ -22,6 +22,7 @@ from vecdb.wire import Wire
 if TYPE_CHECKING:
     from vecdb.evaluation import Evaluation
     from vecdb.recall import RecallReport
+    from vecdb.tuning import CollectionTuning
 
 T = TypeVar("T")
 Found = Hits | list[Hits]  # of one query, of a batch
@@ -263,6 +264,23 @@ def recall_report(
     filters = [wire.filter_to_wire(one) for one in where]
     body = {"sample": sample, "k": k, "ef": ef, "where": filters, "seed": seed}
     return _asking(name, "recall-report", body, wire.recall_report_from_wire)
+
+
+def tune(
+    name: str, target_recall: float, *, k: int, budget_s: float, queries: Sequence[str] | ArrayLike | None, apply: bool
+) -> Call[CollectionTuning]:
+    body: Wire = {"target_recall": target_recall, "k": k, "budget_s": budget_s, "apply": apply}
+    if queries is not None:
+        asked, is_batch = _query([queries] if isinstance(queries, str) else queries, None)
+        body.update(asked if is_batch else {"query_vectors_base64": [asked["vector_base64"]]})
+    return Call("POST", f"{_path(name)}/tune", wire.tuning_from_wire, _json(body))
+
+
+def tuning(name: str) -> Call[CollectionTuning | None]:
+    def read(value: Wire) -> CollectionTuning | None:
+        return None if value["tuning"] is None else wire.tuning_from_wire(value["tuning"])
+
+    return Call("GET", f"{_path(name)}/tuning", read, is_safe=True)
 
 
 def check(name: str) -> Call[list[str]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vecdb.evaluation import Evaluation
     from vecdb.recall import RecallReport
+    from vecdb.tuning import CollectionTuning
 
 Progress = Callable[[int, int | None], None]
 
@@ -353,6 +354,24 @@ class RemoteCollection:
         """How often the index finds what exact search finds, on a sample of the collection's own vectors."""
         call = calls.recall_report(self.name, sample=sample, k=k, ef=ef, where=where, seed=seed)
         return self._database.send(call)
+
+    def tune(
+        self,
+        target_recall: float = 0.95,
+        *,
+        k: int = 10,
+        budget_s: float = 60.0,
+        queries: Sequence[str] | ArrayLike | None = None,
+        apply: bool = False,
+    ) -> CollectionTuning:
+        """As Collection.tune; the service cuts budget_s to what its requests may take, and the result says to what."""
+        call = calls.tune(self.name, target_recall, k=k, budget_s=budget_s, queries=queries, apply=apply)
+        return self._database.send(call)
+
+    @property
+    def tuning(self) -> CollectionTuning | None:
+        """What the last `tune` measured, and whether the collection has changed too much since; None without one."""
+        return self._database.send(calls.tuning(self.name))
 
     def stats(self) -> CollectionStats:
         """Sizes, and how much of the collection is indexed."""
