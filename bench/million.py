@@ -160,6 +160,7 @@ def _costs(lines: Sequence[Line]) -> Table:
     header = (
         "index",
         "build s",
+        "processor s",
         "vectors/s",
         "peak MB",
         "save s",
@@ -178,6 +179,7 @@ def _cost(line: Line) -> tuple[Cell, ...]:
     return (
         Cell(_name(line)),
         Cell(f"{built['build_s']:.1f}"),
+        Cell(f"{built['build_cpu_s']:.1f}") if "build_cpu_s" in built else _NOTHING,
         Cell(f"{line['set']['rows'] / built['build_s']:,.0f}"),
         Cell(f"{built['peak_mb']:,.0f}"),
         Cell(f"{built['save_s']:.1f}"),
