@@ -1,8 +1,8 @@
 """How an HNSW graph should be built and searched for given vectors: found by measuring on a sample of them.
 
 What is chosen are M and ef_construction, which make the graph, and ef, the beam width, which is what other engines call
-oversampling: the whole beam is walked by estimates, and the best of it are measured again on full vectors. The codec is no
-choice here: the graph is always walked on one-byte codes, with lines of four bits a number ahead of them.
+oversampling: a beam that wide is walked by estimates, and the best of it are measured again on full vectors. The codec is
+no choice here: the graph is always walked on one-byte codes, with lines of four bits a number ahead of them.
 
 The smallest sufficient ef grows with the number of vectors, so that of a sample is not that of the collection: `recheck`
 measures it anew on the graph that was built in the end. There every vector is a node, and a node as a query finds its
@@ -448,13 +448,13 @@ def _warm() -> None:
 
 def _check(target_recall: float, sample: int, bytes_per_vector: float | None, budget_s: float) -> None:
     if not 0 < target_recall <= 1:
-        raise InvalidInput(f"target_recall is {target_recall}; it must lie above 0 and be at most 1")
+        raise InvalidInput(f"target_recall is {target_recall:g}; it must lie above 0 and be at most 1")
     if sample < 2:
         raise InvalidInput(f"sample is {sample}; draw two vectors at least, and better thousands")
     if bytes_per_vector is not None and not bytes_per_vector > 0:
         raise InvalidInput(f"bytes_per_vector is {bytes_per_vector}; give a positive number, or None for no limit")
     if not 0 < budget_s < math.inf:
-        raise InvalidInput(f"budget_s is {budget_s}; give the seconds that tuning may take")
+        raise InvalidInput(f"budget_s is {budget_s:g}; give the seconds that tuning may take")
 
 
 def _told(trial: Trial) -> str:

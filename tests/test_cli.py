@@ -337,6 +337,18 @@ def test_collections_stats_check_and_drop(filled: Command) -> None:
     assert "holds no collection yet" in filled("stats").err
 
 
+def test_tuning_says_what_it_found_and_applies_it(run: Command, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(f'{{"id": "d{i}", "vector": [{i % 17}, {i % 13}, 1]}}' for i in range(200)))
+    assert run("import", str(source), "--embed", "none", "--collection", "docs").code == 0
+    done = run("tune", "--recall", "0.9", "-k", "5", "--budget", "0.01", "--apply")
+    (tuned,) = done.lines
+    assert (done.code, tuned["is_reached"], tuned["is_applied"], tuned["vectors"]) == (0, True, True, 200)
+    assert "recall@5 of 0.9 is reached" in run("tune", "--recall", "0.9", "-k", "5", "--budget", "0.01", "--plain").out
+    failed = run("tune", "--recall", "2")
+    assert (failed.code, "target_recall is 2" in failed.err) == (1, True)
+
+
 def test_dropping_asks_first(filled: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "answer").write_text("n\n")
     with (tmp_path / "answer").open() as stream:

@@ -68,7 +68,7 @@ class Collection:
         self._tables = Tables(definition.number)
         self._files = IndexFiles(store, folder, definition.number)
         self._memory = Memory(store, self._tables, self._files, config.metric, config.text)
-        self._indexing = Indexing(store, self._tables, self._memory, self._files, definition, folder)
+        self._indexing = Indexing(store, self._memory, self._files, definition, folder)
         self._writer = Writer(store, self._tables, definition)
         retrieval = Retrieval(store, self._tables, self._memory, definition, self._wish)
         self._engine = Engine(store, self._tables, definition, retrieval)

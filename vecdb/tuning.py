@@ -102,16 +102,16 @@ def stored_tuning(db: apsw.Connection, tables: Tables, definition: Definition) -
     return replace(tuning, changed=added + max(0, deleted))
 
 
-def recheck_tuning(
-    store: Store, tables: Tables, definition: Definition, index: VectorIndex, build_s: float
-) -> CollectionConfig:
+def recheck_tuning(store: Store, definition: Definition, index: VectorIndex, build_s: float) -> CollectionConfig:
     """The collection's configuration, with ef measured on this index if that is the first that the last tuning led to."""
     with store.snapshot() as db:
-        tuning = stored_tuning(db, tables, definition)
-    is_first = tuning is not None and tuning.is_applied and tuning.vectors is None
-    if tuning is not None and is_first and is_built_as(index, tuning.config) and index.live.any():
+        saved = definition.tuned(db)
+    if saved is None or not index.live.any():
+        return definition.config
+    tuning = tuning_from_json(saved)
+    if tuning.is_applied and tuning.vectors is None and is_built_as(index, tuning.config):
         measured = recheck(_graph(index), tuning, build_s=build_s)
-        _keep(store, definition, replace(tuning, **_fields(measured)))
+        _keep(store, definition, replace(tuning, **_fields(measured)), instead_of=saved)
     return definition.config
 
 
@@ -146,9 +146,12 @@ def with_settings(index: VectorIndex, wanted: HnswConfig, threads: int | None) -
     return changed
 
 
-def _keep(store: Store, definition: Definition, tuning: CollectionTuning) -> None:
+def _keep(store: Store, definition: Definition, tuning: CollectionTuning, instead_of: Any = None) -> None:
+    """Save it; if instead_of is given, only where nobody has tuned meanwhile."""
     with store.write() as db:
         definition.refresh(db)
+        if instead_of is not None and definition.tuned(db) != instead_of:
+            return
         config = definition.keep_tuning(db, asdict(tuning), tuning.config if tuning.is_applied else None)
     definition.config = config
 

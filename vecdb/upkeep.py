@@ -25,7 +25,6 @@ from vecdb.index_files import IndexFiles
 from vecdb.memory import Memory, Part, Snapshot
 from vecdb.process_lock import try_lock
 from vecdb.storage import Store, files_translated
-from vecdb.tables import Tables
 from vecdb.tuning import is_built_as, recheck_tuning, settings_of, with_settings
 from vecdb.vector_view import VectorView
 
@@ -50,14 +49,12 @@ class Indexing:
     def __init__(
         self,
         store: Store,
-        tables: Tables,
         memory: Memory,
         files: IndexFiles,
         definition: Definition,
         folder: Path | None,
     ) -> None:
         self._store = store
-        self._tables = tables
         self._memory = memory
         self._files = files
         self._definition = definition
@@ -124,7 +121,7 @@ class Indexing:
         config = self._definition.config
         index, rows = _extended(snapshot, config, threads)
         # The ef that tuning chose is for a sample; that of the whole can be measured now.
-        config = recheck_tuning(self._store, self._tables, self._definition, index, time.monotonic() - began)
+        config = recheck_tuning(self._store, self._definition, index, time.monotonic() - began)
         index = with_settings(index, config.index, threads)
         saved = self._files.publish(
             index.settings(),

@@ -116,6 +116,7 @@ WRITES: list[tuple[str, str, Any]] = [
     ("DELETE", "/v1/collections/{name}/records/nothing", None),
     ("POST", "/v1/collections/{name}/records/bulk", b'{"text": "t"}'),
     ("POST", "/v1/collections/{name}/optimize", None),
+    ("POST", "/v1/collections/{name}/tune", {"budget_s": 0.01}),
     ("DELETE", "/v1/collections/{name}", None),
 ]
 WHOLE: list[tuple[str, str, Any]] = [("GET", "/v1/check", None), ("GET", "/metrics", None)]

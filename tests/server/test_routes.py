@@ -30,6 +30,7 @@ BODIES: dict[tuple[str, str], type[schemas.Body]] = {
     ("POST", "/v1/collections/docs/why-not"): schemas.WhyNotBody,
     ("POST", "/v1/collections/docs/context"): schemas.ContextBody,
     ("POST", "/v1/collections/docs/recall-report"): schemas.RecallBody,
+    ("POST", "/v1/collections/docs/tune"): schemas.TuneBody,
 }
 SEARCH = "/v1/collections/docs/search"
 JSON = {"Content-Type": "application/json"}
