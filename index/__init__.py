@@ -5,6 +5,7 @@
     hnsw      HnswIndex: the graph index; insertion, removal and repair stand beside it
     opening   open_index: an index back from its settings and arrays
     ordering  the order in which nodes enter a graph; lid: local intrinsic dimensionality, which it may follow
+    tuning    tune and recheck: which settings, and which ef, reach a recall with the least work
     imports   from_hnswlib, from_faiss: their graphs taken over (the one place that reads a file, another library's)
 
 `import vecdb.index` and `vecdb.index.exact` load no compiler; numba comes with the first use of what builds on HnswIndex.
@@ -19,6 +20,7 @@ from vecdb.index.base import METRICS, HnswConfig, Mask, Metric, Neighbours, Posi
 from vecdb.index.exact import ExactIndex, exact_search
 from vecdb.index.lid import LidReport, lid_report
 from vecdb.index.opening import open_index
+from vecdb.index.tuning import Tuning, recheck, tune
 
 if TYPE_CHECKING:
     from vecdb.index.hnsw import HnswIndex
@@ -35,6 +37,7 @@ __all__ = [
     "Metric",
     "Neighbours",
     "Positions",
+    "Tuning",
     "VectorIndex",
     "Vectors",
     "exact_search",
@@ -42,6 +45,8 @@ __all__ = [
     "from_hnswlib",
     "lid_report",
     "open_index",
+    "recheck",
+    "tune",
 ]
 
 # These need numba, which takes half a second to import.

@@ -8,7 +8,8 @@ The smallest sufficient ef grows with the number of vectors, so that of a sample
 measures it anew on the graph that was built in the end. There every vector is a node, and a node as a query finds its
 neighbours far too well, because it is linked to them (of 19,000 MiniLM vectors at ef=10 those held out reach recall 0.895,
 those within 0.974). So the best are real queries; where there are none, the mark for nodes is the recall that nodes of the
-sample's graph had where queries reached the target.
+sample's graph had where queries reached the target. That errs on the side of more work: for a target of 0.95, queries that
+had no part in it then reached 0.954 on 88,000 MiniLM vectors and 0.970 on 100,000 of GloVe.
 """
 
 from __future__ import annotations
