@@ -12,7 +12,8 @@ predictor is DARTH's, Chatzakis et al., SIGMOD 2026). Here is how the score's we
 3. For each target of a grid, the threshold is the lowest at which the mean recall of the walks, ended by it, reaches the
    target. What the score says at that moment is shifted by what it is wrong by on average.
 
-There is one table for walks over all nodes and one for walks that step over forbidden ones, where a tenth is allowed.
+There is a table for walks without a filter and two for walks with one, that allows three tenths or a tenth; their beams are in
+numbers of allowed nodes. (Fewer still are scanned, unless there are very many.)
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from numpy.typing import NDArray
 
 from vecdb.index.base import Mask, Metric, Vectors
 from vecdb.index.exact import exact_search
-from vecdb.index.kernels import FEATURES, PLAIN, STEPPING
+from vecdb.index.kernels import FEATURES, FILTERED, PLAIN
 
 TARGETS = (0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
-_WALKS = (PLAIN, STEPPING)
+_SHARES = (1.0, 0.3, 0.1)  # of nodes that are allowed, descending
+_ABOUT = 0.9  # of a share is that share
 _DEPTHS = (1, 10, 100)  # numbers of neighbours that tables are made for; a search takes the nearest
 _BEAMS = (16, 32, 64, 128, 256, 512, 1024)
 HELD_OUT = 320  # nodes
 _REGRESSED = 40_000  # steps that a regression takes at most
-_FILTERED_SHARE = 0.1
 _HEADROOM = 0.5  # a beam is wide enough for a target if its end is at least half as far from perfect
 _CAUTION = 0.1  # of the distance to perfect: how far above the target the mean is to be on the sample
 _ROUNDS = 12  # of Newton's method
@@ -79,7 +80,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Calibration:
-    """table (2 walks, depths, targets, 5 + FEATURES) float64: beam, threshold, shift, reached, p5 and the weights.
+    """table (shares, depths, targets, 5 + FEATURES) float64: beam, threshold, shift, reached, p5 and the weights.
 
     live, drawn: how many vectors the index held then, and how many there had ever been.
     """
@@ -88,11 +89,14 @@ class Calibration:
     live: int
     drawn: int
 
-    def entry(self, walk: int, k: int, target: float) -> Entry:
-        """For the nearest depth and for the target or the next higher one of the grid."""
+    def entry(self, share: float, k: int, target: float) -> Entry:
+        """For a share of allowed nodes or the next larger one (which makes a walk more patient than need be, not less), the
+        nearest depth, and the target or the next higher one of the grid.
+        """
         depth = int(np.argmin([abs(np.log(k / known)) for known in _DEPTHS]))
+        larger = [s for s, known in enumerate(_SHARES) if known >= _ABOUT * share]
         goal = min(int(np.searchsorted(TARGETS, target - 1e-9)), len(TARGETS) - 1)
-        beam, threshold, shift, reached, p5, *weights = self.table[_WALKS.index(walk), depth, goal].tolist()
+        beam, threshold, shift, reached, p5, *weights = self.table[larger[-1], depth, goal].tolist()
         return Entry(max(int(beam), k), threshold, shift, reached, p5, np.array(weights, np.float32))
 
     def as_arrays(self) -> dict[str, NDArray[Any]]:
@@ -101,7 +105,7 @@ class Calibration:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Calibration | None:
         table, counts = arrays.get("recall.table"), arrays.get("recall.counts")
-        shape = (len(_WALKS), len(_DEPTHS), len(TARGETS), 5 + FEATURES)
+        shape = (len(_SHARES), len(_DEPTHS), len(TARGETS), 5 + FEATURES)
         if table is None or counts is None or table.shape != shape:
             return None
         return cls(np.array(table), *counts.tolist())
@@ -109,31 +113,31 @@ class Calibration:
 
 def calibrate(index: Tracer, queries: Vectors, seed: int, *, live: int, drawn: int) -> Calibration:
     """Measure an index by queries (B, D) that are not in it. live and drawn are remembered."""
-    tenth = np.random.default_rng(seed).random(len(index)) < _FILTERED_SHARE
-    table = np.empty((len(_WALKS), len(_DEPTHS), len(TARGETS), 5 + FEATURES))
-    for w, walk in enumerate(_WALKS):
-        allowed = index.live & tenth if walk == STEPPING else index.live
+    draws = np.random.default_rng(seed).random(len(index))
+    table = np.empty((len(_SHARES), len(_DEPTHS), len(TARGETS), 5 + FEATURES))
+    for s, share in enumerate(_SHARES):
+        allowed = index.live & (draws < share)
         truth = exact_search(index.vectors, queries, max(_DEPTHS), index.metric, allowed).positions.astype(np.int32)
         for d, k in enumerate(_DEPTHS):
-            table[w, d] = _entries(index, queries, np.ascontiguousarray(truth[:, :k]), walk, allowed)
+            table[s, d] = _entries(index, queries, np.ascontiguousarray(truth[:, :k]), share, allowed)
     return Calibration(table, live, drawn)
 
 
 def _entries(
-    index: Tracer, queries: Vectors, truth: NDArray[np.int32], walk: int, allowed: Mask
+    index: Tracer, queries: Vectors, truth: NDArray[np.int32], share: float, allowed: Mask
 ) -> NDArray[np.float64]:
-    """(targets, 5 + FEATURES) for one walk and depth: each target with the narrowest beam that leaves it room."""
-    k = truth.shape[1]
+    """(targets, 5 + FEATURES) for one share and depth: each target with the narrowest beam that leaves it room."""
+    k, walk = truth.shape[1], PLAIN if share == 1.0 else FILTERED
     entries = np.empty((len(TARGETS), 5 + FEATURES))
     beams = iter([beam for beam in _BEAMS if beam >= k])
     beam = next(beams)
-    walks = _Walks(index.trace(queries, truth, beam, walk, allowed), k)
+    walks = _Walks(index.trace(queries, truth, int(beam / share), walk, allowed), k)
     for t, target in enumerate(TARGETS):
         while walks.end < target + _HEADROOM * (1.0 - target):
             wider = next(beams, None)
             if wider is None:
                 break
-            beam, walks = wider, _Walks(index.trace(queries, truth, wider, walk, allowed), k)
+            beam, walks = wider, _Walks(index.trace(queries, truth, int(wider / share), walk, allowed), k)
         entries[t] = [beam, *walks.stop_at(target), *walks.weights]
     return entries
 

@@ -35,11 +35,9 @@ from vecdb.index.repair import connect, settle
 from vecdb.index.scratch import Scratch, ScratchShelf
 
 _QUERIES_AT_ONCE = 16
-_SEEDS = 32  # allowed nodes that a filtered search also starts from
-# How a filtered search goes; measured on 88,000 x 384, with random filters and with near and far regions of the space.
-_SCAN_PER_EF = 64  # so many rows for each place of the beam are scanned rather than walked: about as fast, and exact
-_PLAIN_SHARE = 0.5  # from this allowed share on, walking over all nodes with a wider beam beats stepping over them
-_FILTERED_BEAM = 1.5  # times wider when stepping over nodes, where the graph is thinner: far regions need it for 0.95
+# Scanning a row takes about as long as a walk's estimate, and a walk makes some sixteen for each place of its beam.
+_SCAN_PER_EF = 16
+_LEAST_CALIBRATED = 1_024  # so few vectors are all looked at where a recall is asked for
 _CALIBRATION_HOLDS = 0.2  # as long as no larger share of the vectors has come or gone
 _SPARE_STEPS = 64  # of a traced walk, beyond two for each place of its beam
 _NO_MASK: Mask = np.zeros(0, np.bool_)
@@ -142,10 +140,11 @@ class HnswIndex:
             np.empty((count, k), np.float32),
             np.empty(count, np.int64),
             None if target is None else np.ones(count, np.float32),
+            "walk",
         )
         if allowed is None:
-            if 2 * ef < graph.live_count:
-                self._walk(queries, k, self._plan(kernels.PLAIN, k, ef, target), None, answer, threads)
+            if max(2 * ef, 0 if target is None else _LEAST_CALIBRATED) < graph.live_count:
+                self._walk(queries, k, self._plan(kernels.PLAIN, k, ef, target, 1.0), None, answer, threads)
                 self._complete(queries, k, min(k, graph.live_count), None, answer)
                 return answer
             allowed = graph.live[: graph.size]
@@ -157,9 +156,12 @@ class HnswIndex:
 
     def calibrate(self, *, threads: int | None = None) -> None:
         """Learn from the index itself when a search with a target recall may end (calibration.py); some seconds at 100,000
-        vectors. Done by itself when such a search comes first; to be done again when the vectors have become others.
+        vectors. Done by itself when such a search comes first; to be done again when the vectors have become others. Does
+        nothing where there are so few that such a search looks at all of them.
         """
         graph = self._graph
+        if graph.live_count <= _LEAST_CALIBRATED:
+            return
         live = np.flatnonzero(graph.live[: graph.size])
         held_out = np.ascontiguousarray(live[:: max(1, len(live) // HELD_OUT)][:HELD_OUT])
         rest = self.copy()
@@ -172,7 +174,7 @@ class HnswIndex:
     def is_calibration_stale(self) -> bool:
         """Has so much come or gone since the last calibration (or was there none) that it may no longer hold?"""
         if self._calibration is None:
-            return True
+            return self._graph.live_count > _LEAST_CALIBRATED
         change = abs(self._graph.live_count - self._calibration.live) + self._graph.drawn - self._calibration.drawn
         return change > _CALIBRATION_HOLDS * self._graph.live_count
 
@@ -189,7 +191,7 @@ class HnswIndex:
         k = truth.shape[1]
         steps = np.zeros((len(queries), 2 * beam + _SPARE_STEPS, kernels.FEATURES + 2), np.float32)
         lengths = np.zeros(len(queries), np.int64)
-        seeds = self._seeds(np.flatnonzero(mask)) if walk == kernels.STEPPING else _NO_SEEDS
+        seeds = _NO_SEEDS
 
         def work(start: int, stop: int, scratch: Scratch) -> None:
             is_true = np.zeros(graph.size, np.uint8)
@@ -264,36 +266,30 @@ class HnswIndex:
         answer: Neighbours,
         threads: int | None,
     ) -> Neighbours:
-        """Three ways, by cost. Few rows: measure them all. Most rows: walk as without a filter, with a beam so much wider
-        that it holds enough allowed nodes. Between: walk over allowed nodes only, stepping over the others.
+        """Two ways, by cost: all rows are measured, or a walk as without a filter reports those of its beam that are allowed,
+        the beam being so much wider that it holds enough of them. What the beam of such a walk holds are the nearest of all,
+        so if there are k allowed ones among them, they are the nearest allowed ones, wherever the filter's rows lie; and if
+        there are fewer, because these lie far from the query, the rows are measured after all.
         """
         graph = self._graph
         count = int(np.count_nonzero(allowed))
-        if count <= _SCAN_PER_EF * ef:
-            rows = np.flatnonzero(allowed)
-            if k > _LARGEST_KERNEL_K:
-                exact = exact_search(graph.view().vectors, queries, k, self.metric, allowed)
-                return replace(exact, estimated_recall=answer.estimated_recall)
-            self._scan(queries, k, rows, answer, threads)
-            return answer
-        share = count / graph.live_count
-        if share >= _PLAIN_SHARE:
-            plan = self._plan(kernels.FILTERED, k, int(ef / share), target)
-            plan = replace(plan, beam=int(plan.beam / share)) if target is not None else plan
-        else:
-            plan = self._plan(kernels.STEPPING, k, int(_FILTERED_BEAM * ef), target)
-        self._walk(queries, k, plan, allowed, answer, threads)
+        share = count / max(graph.live_count, 1)
+        plan = None if count <= _LEAST_CALIBRATED else self._plan(kernels.FILTERED, k, ef, target, share)
+        if plan is None or count * share <= _SCAN_PER_EF * plan.beam:
+            self._scan(queries, k, allowed, answer, threads)
+            return replace(answer, way="scan")
+        self._walk(queries, k, replace(plan, beam=int(plan.beam / share)), allowed, answer, threads)
         self._complete(queries, k, min(k, count), allowed, answer)
-        return answer
+        return replace(answer, way="filtered walk")
 
-    def _plan(self, walk: int, k: int, ef: int, target: float | None) -> _Plan:
-        """How to walk: with a beam for ef, or so that recall is the target."""
+    def _plan(self, walk: int, k: int, ef: int, target: float | None, share: float) -> _Plan:
+        """How to walk where a share of the nodes is allowed: with a beam for ef, or so that recall is the target."""
         if target is None:
             return _Plan(walk, _beam(ef), None)
         if self._calibration is None:
             self.calibrate()
         assert self._calibration is not None
-        entry = self._calibration.entry(kernels.STEPPING if walk == kernels.STEPPING else kernels.PLAIN, k, target)
+        entry = self._calibration.entry(share, k, target)
         return _Plan(walk, entry.beam, entry)
 
     def _walk(
@@ -301,7 +297,7 @@ class HnswIndex:
     ) -> None:
         view, out = self._graph.view(), (answer.positions, answer.distances, answer.work)
         mask = _NO_MASK if allowed is None else allowed
-        seeds = self._seeds(np.flatnonzero(mask)) if plan.walk == kernels.STEPPING else _NO_SEEDS
+        seeds = _NO_SEEDS
         weights, threshold = (_NO_WEIGHTS, 0.0) if plan.entry is None else (plan.entry.weights, plan.entry.threshold)
         scores = np.empty(len(queries) if plan.entry else 0, np.float32)
 
@@ -314,13 +310,13 @@ class HnswIndex:
         if plan.entry is not None and answer.estimated_recall is not None:
             answer.estimated_recall[:] = plan.entry.estimate(scores)
 
-    def _seeds(self, rows: Positions) -> Nodes:
-        """Some of rows, evenly spread."""
-        return rows[:: max(1, -(-len(rows) // _SEEDS))].astype(np.int32)
-
-    def _scan(self, queries: Vectors, k: int, rows: Positions, answer: Neighbours, threads: int | None) -> None:
-        """Measure all rows."""
+    def _scan(self, queries: Vectors, k: int, allowed: Mask, answer: Neighbours, threads: int | None) -> None:
+        """Measure all allowed rows."""
+        if k > _LARGEST_KERNEL_K:
+            self._fill(answer, slice(None), exact_search(self._graph.view().vectors, queries, k, self.metric, allowed))
+            return
         view, out = self._graph.view(), (answer.positions, answer.distances, answer.work)
+        rows = np.flatnonzero(allowed)
 
         def work(start: int, stop: int, scratch: Scratch) -> None:
             kernels.scan(view, queries, start, stop, k, rows, *out)
@@ -354,12 +350,21 @@ class HnswIndex:
         if len(short):
             if allowed is None:
                 allowed = self._graph.live[: self._graph.size]
-            exact = exact_search(self._graph.view().vectors, queries[short], k, self.metric, allowed)
-            answer.positions[short] = exact.positions
-            answer.distances[short] = exact.distances
-            answer.work[short] += exact.work
-            if answer.estimated_recall is not None:
-                answer.estimated_recall[short] = 1.0
+            scanned = Neighbours(
+                np.empty((len(short), k), np.int64),
+                np.empty((len(short), k), np.float32),
+                np.empty(len(short), np.int64),
+            )
+            self._scan(np.ascontiguousarray(queries[short]), k, allowed, scanned, None)
+            scanned.work[:] += answer.work[short]
+            self._fill(answer, short, scanned)
+
+    def _fill(self, answer: Neighbours, places: NDArray[np.int64] | slice, exact: Neighbours) -> None:
+        answer.positions[places] = exact.positions
+        answer.distances[places] = exact.distances
+        answer.work[places] = exact.work
+        if answer.estimated_recall is not None:
+            answer.estimated_recall[places] = 1.0
 
 
 @dataclass(frozen=True, slots=True)

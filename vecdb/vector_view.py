@@ -19,13 +19,15 @@ _NO_SLOTS: Slots = np.zeros(0, dtype=np.int64)
 @dataclass(frozen=True, slots=True)
 class Nearest:
     """For B queries: slots (B, k), -1 where there are fewer; distances (B, k), +inf there; distances computed, in all; the
-    share of the true k nearest that is likely among them (B,), 1 where all was looked at, None where nothing is known.
+    share of the true k nearest that is likely among them (B,), 1 where all was looked at, None where nothing is known; the
+    way that the index took (index/base.py).
     """
 
     slots: Slots
     distances: NDArray[np.float32]
     work: int
     recall: NDArray[np.float32] | None = None
+    way: str = "scan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class VectorView:
         live says the same as allowed where there is no filter (None: every slot is live); allowed must lie within it.
         """
         parts: list[tuple[Slots, NDArray[np.float32]]] = []
-        work = 0
+        work, way = 0, "scan"
         recall: NDArray[np.float32] | None = np.ones(len(queries), np.float32)
         if self.index is not None and len(self.index_slots):
             mask = self.index_allowed if allowed is None else self._of_index(allowed)
@@ -125,7 +127,7 @@ class VectorView:
                 found = exact_search(vectors, queries, k, self.metric, mask)
             else:
                 found = self.index.search(queries, k, allowed=mask, ef=ef, target_recall=target_recall, threads=threads)
-                recall = found.estimated_recall if self.index.kind != "exact" else recall
+                recall, way = (found.estimated_recall, found.way) if self.index.kind != "exact" else (recall, way)
             parts.append((_slots_at(self.index_slots, found.positions), found.distances))
             work += int(found.work.sum())
         if len(self.tail_slots):
@@ -142,13 +144,13 @@ class VectorView:
                 work,
             )
         if len(parts) == 1:
-            return Nearest(*parts[0], work, recall)
+            return Nearest(*parts[0], work, recall, way)
         slots = np.concatenate([part[0] for part in parts], axis=1)
         distances = np.concatenate([part[1] for part in parts], axis=1)
         order = np.argsort(distances, axis=1, kind="stable")[:, :k]
         if recall is not None:  # those of the tail are certain
             recall = 1.0 - (1.0 - recall) * np.mean(order < k, axis=1, dtype=np.float32)
-        return Nearest(np.take_along_axis(slots, order, 1), np.take_along_axis(distances, order, 1), work, recall)
+        return Nearest(np.take_along_axis(slots, order, 1), np.take_along_axis(distances, order, 1), work, recall, way)
 
     def _of_index(self, mask: Mask) -> Mask:
         """A mask over slots as one over index positions."""

@@ -37,6 +37,11 @@ def found_and_true(index: HnswIndex, real: Any, allowed: Mask) -> tuple[Any, Any
     return found, true
 
 
+def walk_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hnsw, "_SCAN_PER_EF", 0)
+    monkeypatch.setattr(hnsw, "_LEAST_CALIBRATED", 0)
+
+
 @pytest.mark.parametrize("where", [random_share, farthest_from_queries, one_cluster])
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.1, 0.01, 0.001])
 def test_recall_by_the_planned_way(built: HnswIndex, real: Any, where: Any, share: float) -> None:
@@ -50,19 +55,18 @@ def test_recall_of_the_walk_over_allowed_nodes(
     built: HnswIndex, real: Any, where: Any, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """4,000 rows would be scanned; this forces the way that larger collections go."""
-    monkeypatch.setattr(hnsw, "_SCAN_PER_EF", 0)
-    monkeypatch.setattr(hnsw, "_PLAIN_SHARE", 2)
+    walk_always(monkeypatch)
     allowed = where(real, share)
     found, true = found_and_true(built, real, allowed)
+    assert found.way == "filtered walk"
     assert recall(found.positions, true.positions) >= 0.95
-    assert found.work.mean() < len(real.base)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.9, 0.5])
 def test_recall_of_the_plain_walk_with_a_wider_beam(
     built: HnswIndex, real: Any, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hnsw, "_SCAN_PER_EF", 0)
+    walk_always(monkeypatch)
     found, true = found_and_true(built, real, random_share(real, share))
     assert recall(found.positions, true.positions) >= 0.97
 
@@ -70,8 +74,7 @@ def test_recall_of_the_plain_walk_with_a_wider_beam(
 def test_a_plain_walk_that_meets_too_few_is_completed_exactly(
     built: HnswIndex, real: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hnsw, "_SCAN_PER_EF", 0)
-    monkeypatch.setattr(hnsw, "_PLAIN_SHARE", 0)
+    walk_always(monkeypatch)
     allowed = farthest_from_queries(real, 0.02)
     found = built.search(real.queries, 10, allowed=allowed, ef=10)
     true = exact_search(real.base, real.queries, 10, "cosine", allowed)
@@ -103,8 +106,9 @@ def test_removed_rows_stay_away_though_allowed(built: HnswIndex, real: Any, monk
     index.remove(np.arange(0, 4000, 2))
     allowed = random_share(real, 0.6)
     true = exact_search(real.base, real.queries, 10, "cosine", allowed & index.live)
-    for scanned in (64, 0):
-        monkeypatch.setattr(hnsw, "_SCAN_PER_EF", scanned)
+    for is_walk in (False, True):
+        if is_walk:
+            walk_always(monkeypatch)
         found = index.search(real.queries, 10, allowed=allowed)
         assert (found.positions % 2 == 1).all()
         assert recall(found.positions, true.positions) >= 0.95

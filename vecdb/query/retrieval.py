@@ -103,6 +103,7 @@ class Retrieval:
         detail: dict[str, Any] = {
             "engine": "exact" if exact else view.index.kind if view.index else "exact",
             "exact": exact,
+            "way": nearest.way,
             "distances": nearest.work,
             "indexed": len(view.index_slots),
             "tail": len(view.tail_slots),
