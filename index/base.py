@@ -32,8 +32,8 @@ class Neighbours:
     positions: (B, k) int64, -1 where fewer than k vectors were allowed. distances: (B, k) float32, +inf there; cosine is
     1 - cos (never below 0), l2 is the squared Euclidean distance, ip is the negated dot product. work: (B,) int64,
     distances computed. estimated_recall: (B,) float32, the share of the true k nearest that is likely among these, where a
-    target recall was asked for, else None. way: how it was found: "scan" of all allowed vectors, "walk" through the graph,
-    "filtered walk" that reports the allowed only, "stepping walk" over the forbidden.
+    target recall was asked for, else None. way: how it was found: "scan" of all allowed vectors, "walk" through the graph, or
+    "filtered walk" that reports the allowed only.
     """
 
     positions: Positions

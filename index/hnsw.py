@@ -25,7 +25,7 @@ from vecdb.index.arguments import (
 from vecdb.index.base import HnswConfig, Mask, Metric, Neighbours, Positions, Vectors
 from vecdb.index.calibration import HELD_OUT, Calibration, Entry, Traces, calibrate
 from vecdb.index.exact import exact_search
-from vecdb.index.graph import HnswGraph, Nodes
+from vecdb.index.graph import HnswGraph
 from vecdb.index.growth import frozen
 from vecdb.index.insertion import insert
 from vecdb.index.ordering import insertion_order
@@ -41,7 +41,6 @@ _LEAST_CALIBRATED = 1_024  # so few vectors are all looked at where a recall is 
 _CALIBRATION_HOLDS = 0.2  # as long as no larger share of the vectors has come or gone
 _SPARE_STEPS = 64  # of a traced walk, beyond two for each place of its beam
 _NO_MASK: Mask = np.zeros(0, np.bool_)
-_NO_SEEDS: Nodes = np.zeros(0, np.int32)
 _NO_WEIGHTS: Vectors = np.zeros(0, np.float32)
 _LARGEST_KERNEL_K = 512  # the scan kernel sorts by insertion; beyond, NumPy's partition is better
 
@@ -191,7 +190,6 @@ class HnswIndex:
         k = truth.shape[1]
         steps = np.zeros((len(queries), 2 * beam + _SPARE_STEPS, kernels.FEATURES + 2), np.float32)
         lengths = np.zeros(len(queries), np.int64)
-        seeds = _NO_SEEDS
 
         def work(start: int, stop: int, scratch: Scratch) -> None:
             is_true = np.zeros(graph.size, np.uint8)
@@ -205,7 +203,6 @@ class HnswIndex:
                 beam,
                 walk,
                 mask,
-                seeds,
                 truth,
                 is_true,
                 *marks,
@@ -297,13 +294,12 @@ class HnswIndex:
     ) -> None:
         view, out = self._graph.view(), (answer.positions, answer.distances, answer.work)
         mask = _NO_MASK if allowed is None else allowed
-        seeds = _NO_SEEDS
         weights, threshold = (_NO_WEIGHTS, 0.0) if plan.entry is None else (plan.entry.weights, plan.entry.threshold)
         scores = np.empty(len(queries) if plan.entry else 0, np.float32)
 
         def work(start: int, stop: int, scratch: Scratch) -> None:
             marks = scratch.marks, scratch.clock
-            walk = plan.walk, mask, seeds, weights, threshold
+            walk = plan.walk, mask, weights, threshold
             self._search(view, queries, start, stop, k, plan.beam, *walk, *marks, *out, scores)
 
         self._run(work, len(queries), threads)

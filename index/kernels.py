@@ -101,7 +101,7 @@ class Graph(NamedTuple):
     top: int  # its level
 
 
-PLAIN, FILTERED, STEPPING = 0, 1, 2  # walks: over all nodes; over all, reporting the allowed; over allowed ones only
+PLAIN, FILTERED = 0, 1  # walks over all nodes; the second reports only those that are allowed
 FEATURES = 8  # what the recall of a walk so far is judged by, see `judge`
 
 
@@ -486,41 +486,6 @@ def gather(links, row, marks, generation, fresh):
 
 
 @inlined
-def gather_allowed(graph, node, allowed, marks, generation, fresh):
-    """Allowed unseen nodes one link away, then those two links away through a node that is not allowed -> how many.
-
-    They go into fresh. Steps over further nodes end once there are 2M, so that a mild filter costs no more than none. The
-    two-hop idea of ACORN (Patel et al. 2024).
-    """
-    width = graph.base.shape[1]
-    count = 0
-    for i in range(width):
-        link = graph.base[node, i]
-        if link < 0:
-            break
-        if allowed[link] and marks[link] != generation:
-            marks[link] = generation
-            fresh[count] = link
-            count += 1
-    for i in range(width):
-        link = graph.base[node, i]
-        if link < 0 or count >= width:
-            break
-        if allowed[link] or marks[link] == generation:
-            continue
-        marks[link] = generation
-        for j in range(width):
-            beyond = graph.base[link, j]
-            if beyond < 0:
-                break
-            if allowed[beyond] and marks[beyond] != generation:
-                marks[beyond] = generation
-                fresh[count] = beyond
-                count += 1
-    return count
-
-
-@inlined
 def offer_fresh(graph, probe, ef, beam, size, cursor, fresh, keys, count):
     """Offer fresh[:count] to the beam by their estimates -> (size, cursor), the cursor at the first that may be unexpanded.
 
@@ -649,10 +614,7 @@ def search_level(
         count = 0
         if node >= 0:
             prefetch_code(graph, node)
-            if walk == STEPPING:
-                count = gather_allowed(graph, node, allowed, marks, generation, fresh[turn])
-            else:
-                count = gather(links, link_row(graph, node, level), marks, generation, fresh[turn])
+            count = gather(links, link_row(graph, node, level), marks, generation, fresh[turn])
             for i in range(count):
                 prefetch_estimate(graph, fresh[turn, i])
         elif last < 0:
@@ -740,25 +702,11 @@ def search_base(graph, probe, ef, marks, clock, beam, found, fresh, keys, sought
 
 
 @inlined
-def walk_base(graph, probe, ef, walk, allowed, seeds, rule, marks, clock, beam, found, fresh, keys):
-    """Descent and walk on the base level -> (how many it found, work). seeds (s,) int32: allowed nodes spread over the
-    collection, from which a STEPPING walk starts as well, so that it gets into allowed regions far from the query, too.
-    """
+def walk_base(graph, probe, ef, walk, allowed, rule, marks, clock, beam, found, fresh, keys):
+    """Descent and walk on the base level -> (how many it found, work)."""
     generation = next_generation(marks, clock)
     start, work = descend(graph, probe, 0)
-    if walk == STEPPING:
-        count = 0
-        for i in range(seeds.shape[0]):
-            fresh[0, count] = seeds[i]
-            count += marks[seeds[i]] != generation
-            marks[seeds[i]] = generation
-        work += count
-        size, _ = offer_fresh(graph, probe, ef, beam, 0, 0, fresh[0], keys, count)
-        count = gather_allowed(graph, start, allowed, marks, generation, fresh[0])
-        work += count
-        size, _ = offer_fresh(graph, probe, ef, beam, size, 0, fresh[0], keys, count)
-    else:
-        size = start_from(graph, probe, start, marks, generation, beam)
+    size = start_from(graph, probe, start, marks, generation, beam)
     total, more = search_level(
         graph, probe, 0, ef, marks, generation, beam, size, found, fresh, keys, allowed, walk, np.int64(-1), rule
     )
@@ -1040,7 +988,6 @@ def search(
     ef,
     walk,
     allowed,
-    seeds,
     weights,
     threshold,
     marks,
@@ -1050,7 +997,7 @@ def search(
     work,
     scores,
 ):
-    """Beam search for queries[start:stop], by one of the walks; allowed (N,) bool and seeds as walk_base has them.
+    """Beam search for queries[start:stop], by one of the walks; allowed (N,) bool is for FILTERED.
 
     Fills rows start:stop of positions (B, k) int64, distances (B, k) float32, work (B,) int64 and, if there are weights
     (FEATURES,), by which a walk is judged and ends at the threshold, of scores (B,) float32; k <= ef.
@@ -1058,7 +1005,7 @@ def search(
     beam = np.empty(ef, np.int64)
     best = np.empty(k, np.int64)
     found = np.empty(min(ef, 2 * k + _SPARE), np.int64)
-    fresh = np.empty((2, room_for_links(graph, walk, seeds)), np.int32)
+    fresh = np.empty((2, graph.base.shape[1]), np.int32)
     keys = np.empty(fresh.shape[1], np.int64)
     probe = new_probe(graph)
     judged = k if weights.shape[0] > 0 else 0
@@ -1068,7 +1015,7 @@ def search(
     for i in range(start, stop):
         aim(graph, queries, i, probe)
         rule.score[0] = np.float32(np.inf)
-        total, work[i] = walk_base(graph, probe, ef, walk, allowed, seeds, rule, marks, clock, beam, found, fresh, keys)
+        total, work[i] = walk_base(graph, probe, ef, walk, allowed, rule, marks, clock, beam, found, fresh, keys)
         count = worth_measuring(graph.coding.slack, found, total, k)
         report(graph, queries[i], found, count, best, k, positions[i], distances[i])
         if judged > 0:
@@ -1076,7 +1023,7 @@ def search(
 
 
 @compiled
-def trace(graph, queries, start, stop, k, ef, walk, allowed, seeds, truth, is_true, marks, clock, steps, lengths):
+def trace(graph, queries, start, stop, k, ef, walk, allowed, truth, is_true, marks, clock, steps, lengths):
     """Walks for queries[start:stop] to the end of their beams, and what could be seen after each step.
 
     truth (B, k) int32 are the true neighbours (-1 where there are fewer), is_true (N,) uint8 zeros. Fills steps (B, H,
@@ -1085,7 +1032,7 @@ def trace(graph, queries, start, stop, k, ef, walk, allowed, seeds, truth, is_tr
     """
     beam = np.empty(ef, np.int64)
     found = np.empty(min(ef, 2 * k + _SPARE), np.int64)
-    fresh = np.empty((2, room_for_links(graph, walk, seeds)), np.int32)
+    fresh = np.empty((2, graph.base.shape[1]), np.int32)
     keys = np.empty(fresh.shape[1], np.int64)
     probe = new_probe(graph)
     untraced = no_rule()
@@ -1096,16 +1043,10 @@ def trace(graph, queries, start, stop, k, ef, walk, allowed, seeds, truth, is_tr
                 is_true[truth[i, j]] = 1
         lengths[i] = 0
         rule = Rule(k, untraced.weights, np.float32(0.0), untraced.score, steps[i], is_true, lengths[i : i + 1])
-        walk_base(graph, probe, ef, walk, allowed, seeds, rule, marks, clock, beam, found, fresh, keys)
+        walk_base(graph, probe, ef, walk, allowed, rule, marks, clock, beam, found, fresh, keys)
         for j in range(k):
             if truth[i, j] >= 0:
                 is_true[truth[i, j]] = 0
-
-
-@inlined
-def room_for_links(graph, walk, seeds):
-    width = graph.base.shape[1]
-    return max(width * (width + 1), seeds.shape[0]) if walk == STEPPING else width
 
 
 @compiled
@@ -1447,8 +1388,8 @@ SIGNATURES: dict[Any, Any] = {
     agreement: types.void(_graph, _nodes, _nodes, _floats),
     coordinates_of: types.void(_codes, _vectors, _coding, _matrix),
     iterate_subspace: types.void(_matrix, _matrix, _n),
-    search: types.void(_graph, _vectors, _n, _n, _n, _n, _n, _mask, _nodes, _floats, _x, *_marks, *_answer, _floats),
-    trace: types.void(_graph, _vectors, _n, _n, _n, _n, _n, _mask, _nodes, _links, _bytes, *_marks, _steps, _clock),
+    search: types.void(_graph, _vectors, _n, _n, _n, _n, _n, _mask, _floats, _x, *_marks, *_answer, _floats),
+    trace: types.void(_graph, _vectors, _n, _n, _n, _n, _n, _mask, _links, _bytes, *_marks, _steps, _clock),
     scan: types.void(_graph, _vectors, _n, _n, _n, _rows, *_answer),
     choose_links: types.void(_graph, _links, _links, _nodes, _n, _n, _n, *_marks),
     merge_links: types.void(_graph, _links, _links, _n, _nodes, _rows, _nodes, _n, _n, _scratch, _bytes),

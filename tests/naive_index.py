@@ -153,22 +153,10 @@ class SlowGraph:
                         least, here, moved = candidate, link, True
         return here, work
 
-    def around(self, node: int, level: int, seen: set[int], allowed: NDArray[np.bool_] | None) -> list[int]:
-        """Unseen nodes one link away, or with `allowed` (a stepping walk) only such ones, two links away if need be."""
-        if allowed is None:
-            fresh = [link for link in self.links(node, level) if link not in seen]
-            seen.update(fresh)
-            return fresh
-        fresh = [link for link in self.links(node) if allowed[link] and link not in seen]
+    def around(self, node: int, level: int, seen: set[int]) -> list[int]:
+        """Unseen nodes one link away."""
+        fresh = [link for link in self.links(node, level) if link not in seen]
         seen.update(fresh)
-        for link in self.links(node):
-            if len(fresh) >= self.graph.base.shape[1]:
-                break
-            if not allowed[link] and link not in seen:
-                seen.add(link)
-                beyond = [other for other in self.links(link) if allowed[other] and other not in seen]
-                seen.update(beyond)
-                fresh += beyond
         return fresh
 
     def walk(
@@ -186,7 +174,6 @@ class SlowGraph:
         k: int = 0,
     ) -> Found:
         """Two-step pipeline: a node is chosen before the links of the one before it are looked at. k: features are noted."""
-        stepping = allowed if kind == kernels.STEPPING else None
         expanded: set[int] = set()
         found, work, notes = [], 0, []
         last, waiting = -1, []
@@ -198,10 +185,10 @@ class SlowGraph:
             fresh: list[int] = []
             if node >= 0:
                 expanded.add(node)
-                fresh = self.around(node, level, seen, stepping)
+                fresh = self.around(node, level, seen)
             if last >= 0:
-                steps += 1
                 if kind == kernels.PLAIN or (allowed is not None and allowed[last]):
+                    steps += 1
                     entry = (self.measure(probe, last), last)
                     found = sorted([*found, entry])[:room]
                     if entry in found[:k]:
@@ -225,20 +212,12 @@ class SlowGraph:
         room: int,
         kind: int = kernels.PLAIN,
         allowed: NDArray[np.bool_] | None = None,
-        seeds: Sequence[int] = (),
         sought: int = -1,
         k: int = 0,
     ) -> Found:
         """From the entry down, then over the base level."""
         start, work = self.descend(probe, 0)
-        if kind == kernels.STEPPING:
-            seen = set(seeds)
-            first = [*dict.fromkeys(seeds)]
-            first += self.around(start, 0, seen, allowed)
-            work += len(first)
-        else:
-            seen, first = {start}, [start]
-        beam = sorted((self.guess(probe, node), node) for node in first)[:ef]
+        beam, seen = [(self.guess(probe, start), start)], {start}
         found = self.walk(probe, 0, ef, beam, seen, room=room, kind=kind, allowed=allowed, sought=sought, k=k)
         return Found(found.best, found.work + work, found.steps)
 

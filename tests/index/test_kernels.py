@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from vecdb.index import kernels
 from vecdb.index.base import METRICS, HnswConfig, Metric
 from vecdb.index.graph import HnswGraph, draw_levels
-from vecdb.index.kernels import FILTERED, PLAIN, STEPPING
+from vecdb.index.kernels import FILTERED, PLAIN
 
 Floats = NDArray[np.float32]
 COUNT = 80
 M = 4
 DIMENSIONS = [1, 3, 64, 123, 384]
-NO_MASK, NO_SEEDS, NO_WEIGHTS = np.zeros(0, np.bool_), np.zeros(0, np.int32), np.zeros(0, np.float32)
+NO_MASK, NO_WEIGHTS = np.empty(0, np.bool_), np.empty(0, np.float32)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,7 +80,6 @@ def search(
     ef: int,
     walk: int = PLAIN,
     allowed: NDArray[np.bool_] = NO_MASK,
-    seeds: NDArray[np.int32] = NO_SEEDS,
     weights: Floats = NO_WEIGHTS,
     threshold: float = 0.0,
 ) -> Answers:
@@ -91,7 +90,7 @@ def search(
         np.empty(count, np.int64),
         np.empty(count, np.float32),
     )
-    filters = walk, allowed, seeds, weights, threshold
+    filters = walk, allowed, weights, threshold
     marks = scratch(graph.size, 253)  # two queries before the marks are cleared
     answer = out.positions, out.distances, out.work, out.scores
     kernels.search(graph.view(), queries, 0, count, k, ef, *filters, *marks, *answer)
@@ -104,7 +103,7 @@ def trace(
     count, k = truth.shape
     steps = np.zeros((count, how.get("room", 400), kernels.FEATURES + 2), np.float32)
     lengths = np.zeros(count, np.int64)
-    filters = walk, how.get("allowed", NO_MASK), how.get("seeds", NO_SEEDS)
+    filters = walk, how.get("allowed", NO_MASK)
     is_true = np.zeros(graph.size, np.uint8)
     marks = scratch(graph.size)
     kernels.trace(graph.view(), queries, 0, count, k, ef, *filters, truth, is_true, *marks, steps, lengths)
@@ -204,73 +203,43 @@ def test_search_walks_as_its_twin_does(metric: Metric, dimension: int, ef: int, 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dimension", [3, 123, 384])
-@pytest.mark.parametrize("walk", [FILTERED, STEPPING])
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
-def test_filtered_walks_are_as_their_twins(metric: Metric, dimension: int, walk: int, share: float) -> None:
+def test_filtered_walks_are_as_their_twins(metric: Metric, dimension: int, share: float) -> None:
     graph = linked_graph(dimension, metric)
     slow = SlowGraph(graph.view())
     allowed = np.random.default_rng(5).random(COUNT) < share
     allowed[7] = True
-    seeds = np.flatnonzero(allowed)[::6].astype(np.int32) if walk == STEPPING else NO_SEEDS
     queries = some_vectors(6, dimension, metric, seed=9)
     for k, ef in ((1, 1), (3, 12), (20, 40)):
-        got = search(graph, queries, k, ef, walk, allowed, seeds)
+        got = search(graph, queries, k, ef, FILTERED, allowed)
         for i, query in enumerate(queries):
-            want, work = slow.search(query, k, ef, metric, kind=walk, allowed=allowed, seeds=seeds.tolist())
+            want, work = slow.search(query, k, ef, metric, kind=FILTERED, allowed=allowed)
             assert got.positions[i, : len(want)].tolist() == [node for _, node in want]
             assert (got.positions[i, len(want) :] == -1).all()
             assert got.work[i] == work
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
-def test_a_stepping_walk_meets_allowed_nodes_over_two_links_at_most(share: float) -> None:
-    """A wide beam expands all it meets, so the walk must find what the two-link graph connects to its starts."""
-    graph = linked_graph(5, "l2")
-    links = links_of(graph)
-    allowed = np.random.default_rng(5).random(COUNT) < share
-    allowed[7] = True
-    beyond = {
-        node: {a for a in links[node] if allowed[a]}
-        | {b for a in links[node] if not allowed[a] for b in links[a] if allowed[b]}
-        for node in links
-    }
-    queries = some_vectors(1, 5, "l2", seed=9)
-    got = search(graph, queries, COUNT, COUNT, STEPPING, allowed, np.array([7], np.int32))
-    found = got.positions[0][got.positions[0] >= 0].tolist()
-    slow = SlowGraph(graph.view())
-    start, _ = slow.descend(slow.probe(queries[0]), 0)
-    over_two = {node: sorted(beyond[node]) for node in beyond}
-    reachable = reached_from(7, over_two).union(*(reached_from(node, over_two) for node in beyond[start]))
-    assert set(found) <= reachable
-    assert allowed[found].all()
-    assert len(found) == len(set(found))
-    # Steps end at 2M nodes for one expansion, and a node stepped over once is not looked behind again.
-    assert len(found) >= 0.9 * len(reachable)
-
-
-@pytest.mark.parametrize("walk", [PLAIN, FILTERED, STEPPING])
+@pytest.mark.parametrize("walk", [PLAIN, FILTERED])
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("metric", ["l2", "ip"])
 def test_traces_tell_of_every_step(walk: int, k: int, metric: Metric) -> None:
     graph = linked_graph(20, metric)
     slow = SlowGraph(graph.view())
     allowed = np.random.default_rng(5).random(COUNT) < 0.4
-    seeds = np.flatnonzero(allowed)[::6].astype(np.int32)
     queries = some_vectors(4, 20, metric, seed=9)
     truth = np.full((4, k), -1, np.int32)
     for i, query in enumerate(queries):
         true = nearest(graph.vectors[:COUNT], query, k, metric, range(COUNT))
         truth[i] = [node for _, node in true]
-    steps, lengths = trace(graph, queries, truth, 30, walk, allowed=allowed, seeds=seeds)
+    steps, lengths = trace(graph, queries, truth, 30, walk, allowed=allowed)
     for i, query in enumerate(queries):
         how: dict[str, Any] = {} if walk == PLAIN else {"allowed": allowed, "kind": walk}
-        how |= {"seeds": seeds.tolist()} if walk == STEPPING else {}
         want: Found = slow.walk_base(slow.probe(query), 30, room=room_for(k, 30), k=k, **how)
         assert lengths[i] == len(want.steps)
         got = steps[i, : lengths[i]]
         np.testing.assert_allclose(got[:, : kernels.FEATURES], np.array(want.steps)[:, :-1], rtol=1e-4, atol=1e-4)
         assert got[:, -1].tolist() == [step[-1] for step in want.steps]
-        reported = search(graph, queries[i : i + 1], k, 30, walk, allowed, seeds).positions[0]
+        reported = search(graph, queries[i : i + 1], k, 30, walk, allowed).positions[0]
         assert got[-1, -2] >= len(set(reported.tolist()) & set(truth[i].tolist()))
 
 
