@@ -81,7 +81,7 @@ def describe(data: VectorSet) -> dict[str, Any]:
         "rows": len(data.base),
         "dimension": data.base.shape[1],
         "queries": len(data.queries),
-        "checksum": data.checksum(),
+        **data.checksums(),
     }
 
 

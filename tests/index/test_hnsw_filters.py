@@ -9,7 +9,7 @@ import pytest
 from index_measures import recall
 from numpy.typing import NDArray
 
-from vecdb.index import HnswIndex, exact_search, hnsw
+from vecdb.index import HnswConfig, HnswIndex, exact_search, hnsw
 
 Mask = NDArray[np.bool_]
 
@@ -112,3 +112,20 @@ def test_removed_rows_stay_away_though_allowed(built: HnswIndex, real: Any, monk
         found = index.search(real.queries, 10, allowed=allowed)
         assert (found.positions % 2 == 1).all()
         assert recall(found.positions, true.positions) >= 0.95
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_a_scan_by_codes_is_exact(real: Any, metric: str, k: int) -> None:
+    """Lengths differ a thousandfold but under cosine, so that every code has a unit of its own."""
+    rng = np.random.default_rng(8)
+    lengths = 10.0 ** rng.uniform(-1.5, 1.5, (1500, 1)) if metric != "cosine" else 1.0
+    vectors = (real.base[:1500] * lengths).astype(np.float32)
+    index = HnswIndex.build(vectors, metric, HnswConfig(M=4, ef_construction=20))
+    allowed = rng.random(1500) < 0.5
+    found = index.search(real.queries[:50], k, allowed=allowed)
+    true = exact_search(vectors, real.queries[:50], k, index.metric, allowed)
+    assert found.way == "scan"
+    assert (found.positions == true.positions).all()
+    assert (found.distances == true.distances).all()
+    assert (found.work == allowed.sum()).all()
