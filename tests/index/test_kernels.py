@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from naive_index import Found, SlowGraph, as_line, coordinates, distance, nearest, quantised, reached_from, room_for
 from numpy.typing import NDArray
 
-from vecdb.index import kernels
+from vecdb.index import exact_search, kernels
 from vecdb.index.base import METRICS, HnswConfig, Metric
 from vecdb.index.graph import HnswGraph, draw_levels
 from vecdb.index.kernels import FILTERED, PLAIN
@@ -296,6 +296,49 @@ def test_scan_finds_the_nearest_of_the_rows(metric: Metric, dimension: int) -> N
             np.testing.assert_allclose(distances[i, : len(want)], [away for away, _ in want], rtol=1e-6, atol=1e-7)
         assert (positions[:, len(rows) :] == -1).all()
         assert (work == len(rows)).all()
+
+
+def far_from_the_origin(vectors: Floats, rng: np.random.Generator) -> Floats:
+    return vectors + np.float32(1000)
+
+
+def of_all_lengths(vectors: Floats, rng: np.random.Generator) -> Floats:
+    return vectors * np.exp(rng.normal(0, 3, (len(vectors), 1))).astype(np.float32)
+
+
+def with_one_far_longer(vectors: Floats, rng: np.random.Generator) -> Floats:
+    return np.concatenate([vectors[:1] * np.float32(10_000), vectors[1:]])
+
+
+def often_equal(vectors: Floats, rng: np.random.Generator) -> Floats:
+    return np.rint(vectors)
+
+
+def nearly_equal(vectors: Floats, rng: np.random.Generator) -> Floats:
+    return np.asarray(vectors[np.arange(len(vectors)) % 4] + 1e-4 * vectors, np.float32)
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+@pytest.mark.parametrize("dimension", [1, 5, 100])
+@pytest.mark.parametrize(
+    "change", [far_from_the_origin, of_all_lengths, with_one_far_longer, often_equal, nearly_equal]
+)
+def test_scan_is_exact_however_rough_the_codes_are(metric: Metric, dimension: int, change: Any) -> None:
+    rng = np.random.default_rng(dimension)
+    vectors = np.ascontiguousarray(change(some_vectors(300, dimension, metric), rng), np.float32)
+    graph = HnswGraph(dimension, metric, HnswConfig(M=M, ef_construction=8))
+    graph.append(vectors)
+    rows = np.arange(0, 300, 2)
+    allowed = np.zeros(300, np.bool_)
+    allowed[rows] = True
+    queries = np.concatenate([vectors[:4], some_vectors(2, dimension, metric, seed=9)])
+    for k in (1, 7):
+        positions, distances, work = np.empty((6, k), np.int64), np.empty((6, k), np.float32), np.empty(6, np.int64)
+        kernels.scan(graph.view(), queries, 0, 6, k, rows, positions, distances, work)
+        true = exact_search(vectors, queries, k, metric, allowed)
+        np.testing.assert_allclose(distances, true.distances, rtol=1e-6, atol=1e-30)
+        same = distances == true.distances
+        assert np.array_equal(positions[same.all(axis=1)], true.positions[same.all(axis=1)])
 
 
 @pytest.mark.parametrize("metric", METRICS)
