@@ -36,6 +36,11 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return array
 
 
+def is_aligned(array: NDArray[Any]) -> bool:
+    """Does the array begin with a cache line?"""
+    return array.ctypes.data % _LINE == 0
+
+
 def aligned_copy(array: NDArray[Any]) -> NDArray[Any]:
     copy = aligned(array.shape, array.dtype)
     copy[:] = array

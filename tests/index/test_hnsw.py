@@ -261,3 +261,19 @@ def test_wrong_arguments_are_refused_by_name(built: HnswIndex) -> None:
 def test_importing_the_index_loads_no_compiler() -> None:
     code = "import sys, vecdb.index, vecdb.index.exact, vecdb.index.opening; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_arrays_that_cross_cache_lines_are_copied(built: HnswIndex, real: Any) -> None:
+    def crossed(array: Any) -> Any:
+        room = np.empty(array.nbytes + 128, np.uint8)
+        start = -room.ctypes.data % 64 + 16
+        moved = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        moved[:] = array
+        return moved
+
+    arrays = {name: crossed(array) if array.size else array for name, array in built.arrays().items()}
+    opened = HnswIndex.open(built.settings(), arrays)
+    for name in ("codes", "lines", "base", "upper"):
+        assert arrays[name].ctypes.data % 64 == 16
+        assert opened.arrays()[name].ctypes.data % 64 == 0
+    assert (opened.search(real.queries, 10).positions == built.search(real.queries, 10).positions).all()
