@@ -56,7 +56,7 @@ class Tracer(Protocol):
     @property
     def live(self) -> Mask: ...
 
-    def trace(self, queries: Vectors, truth: NDArray[np.int32], beam: int, walk: int, allowed: Mask | None) -> Traces:
+    def trace(self, queries: Vectors, truth: NDArray[np.int32], beam: int, walk: int, allowed: Mask) -> Traces:
         """As kernels.trace: steps (B, H, FEATURES + 2) and lengths (B,)."""
 
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from vecdb.index import kernels
 from vecdb.index.base import Metric, Vectors
-from vecdb.index.growth import frozen
+from vecdb.index.growth import LINE, frozen
 from vecdb.index.kernels import Coding
-from vecdb.index.simd import LINE, padded
+from vecdb.index.simd import padded
 
 SAMPLE = 8192  # vectors that a coding is fitted to
 _PROBES = 256  # of the sample, for fitting the estimate: each with its so many nearest
@@ -54,7 +54,7 @@ def fit(vectors: Vectors, metric: Metric, seed: int) -> Coding:
 
 
 def line_width(dimension: int) -> int:
-    """Bytes in a line: two cache lines hold 232 coordinates, one 104."""
+    """Bytes in a line: two cache lines hold 224 coordinates, one 96."""
     return LINE if dimension <= 2 * LINE else 2 * LINE
 
 

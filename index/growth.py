@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_LINE = 64  # bytes in a cache line
+LINE = 64  # bytes in a cache line
 
 
 def with_room(buffer: NDArray[Any], used: int, wanted: int, fill: Any = 0) -> NDArray[Any]:
@@ -30,15 +30,15 @@ def with_room(buffer: NDArray[Any], used: int, wanted: int, fill: Any = 0) -> ND
 def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     """An uninitialised array that begins with a cache line: rows of whole lines then touch no line more than they need."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    room = np.empty(size + _LINE, np.uint8)
-    start = -room.ctypes.data % _LINE
+    room = np.empty(size + LINE, np.uint8)
+    start = -room.ctypes.data % LINE
     array: NDArray[Any] = room[start : start + size].view(dtype).reshape(shape)
     return array
 
 
 def is_aligned(array: NDArray[Any]) -> bool:
     """Does the array begin with a cache line?"""
-    return array.ctypes.data % _LINE == 0
+    return array.ctypes.data % LINE == 0
 
 
 def aligned_copy(array: NDArray[Any]) -> NDArray[Any]:

@@ -182,11 +182,9 @@ class HnswIndex:
         """What `calibrate` learned."""
         return self._calibration
 
-    def trace(self, queries: Vectors, truth: NDArray[np.int32], beam: int, walk: int, allowed: Mask | None) -> Traces:
-        """What walks for queries (B, D) see, step by step: see kernels.trace."""
+    def trace(self, queries: Vectors, truth: NDArray[np.int32], beam: int, walk: int, allowed: Mask) -> Traces:
+        """What walks for queries (B, D) see, step by step: see kernels.trace. allowed (N,): none but live ones."""
         graph = self._graph
-        live = graph.live[: graph.size]
-        mask = live if allowed is None else live & allowed
         k = truth.shape[1]
         steps = np.zeros((len(queries), 2 * beam + _SPARE_STEPS, kernels.FEATURES + 2), np.float32)
         lengths = np.zeros(len(queries), np.int64)
@@ -202,7 +200,7 @@ class HnswIndex:
                 k,
                 beam,
                 walk,
-                mask,
+                allowed,
                 truth,
                 is_true,
                 *marks,

@@ -8,9 +8,9 @@ not depend on the CPU either.
 
 How a vector is looked at, from coarse to fine (codes.py says how the numbers are chosen):
 
-1. its line, 64 bytes: up to 112 four-bit numbers, the coordinates along the directions in which the data vary most, and two
-   int32. It gives an estimate of the distance, good enough to see that most nodes are too far to matter.
-2. its code, a byte for each dimension: the distance that the walk, the beam and the choice of links go by.
+1. its line, one or two of the cache: four-bit numbers, the coordinates along the directions in which the data vary most, and
+   what is known of the node without any probe. It gives an estimate of the distance, which the walk and the beam go by.
+2. its code, a byte for each dimension, by which what is expanded is measured and links are chosen.
 3. its full precision, which decides the order of the few that are reported.
 
 Words. A beam is an int64 array of which the first `size` entries are in use, ascending: each is a key, distance in the
@@ -31,8 +31,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, types
 
+from vecdb.index.growth import LINE
 from vecdb.index.simd import (
-    LINE,
     compiled,
     dot_codes,
     dot_floats,
@@ -688,27 +688,14 @@ def descend(graph, probe, level):
     return nearest, work
 
 
-@compiled
-def search_base(graph, probe, ef, marks, clock, beam, found, fresh, keys, sought):
-    """Descent and plain walk on the base level, sought as search_level has it -> how many it found."""
-    generation = next_generation(marks, clock)
-    start, _ = descend(graph, probe, 0)
-    size = start_from(graph, probe, start, marks, generation, beam)
-    everybody = np.empty(0, np.bool_)
-    total, _ = search_level(
-        graph, probe, 0, ef, marks, generation, beam, size, found, fresh, keys, everybody, PLAIN, sought, no_rule()
-    )
-    return total
-
-
 @inlined
-def walk_base(graph, probe, ef, walk, allowed, rule, marks, clock, beam, found, fresh, keys):
-    """Descent and walk on the base level -> (how many it found, work)."""
+def walk_base(graph, probe, ef, walk, allowed, sought, rule, marks, clock, beam, found, fresh, keys):
+    """Descent and walk on the base level, as search_level has it -> (how many it found, work)."""
     generation = next_generation(marks, clock)
     start, work = descend(graph, probe, 0)
     size = start_from(graph, probe, start, marks, generation, beam)
     total, more = search_level(
-        graph, probe, 0, ef, marks, generation, beam, size, found, fresh, keys, allowed, walk, np.int64(-1), rule
+        graph, probe, 0, ef, marks, generation, beam, size, found, fresh, keys, allowed, walk, sought, rule
     )
     return total, work + more
 
@@ -737,7 +724,8 @@ def report(graph, query, found, count, best, k, positions, distances):
 def meets(graph, node, ef, marks, clock, probe, beam, found, fresh, keys):
     """Does a search for the node's own code find it, or others as near to fill the beam? -> (answer, how many it found)."""
     aim_from(graph, node, probe)
-    total = search_base(graph, probe, ef, marks, clock, beam, found, fresh, keys, node)
+    everybody = np.empty(0, np.bool_)
+    total, _ = walk_base(graph, probe, ef, PLAIN, everybody, node, no_rule(), marks, clock, beam, found, fresh, keys)
     for i in range(total):
         if node_of(found[i]) == node:
             return True, total
@@ -1015,7 +1003,9 @@ def search(
     for i in range(start, stop):
         aim(graph, queries, i, probe)
         rule.score[0] = np.float32(np.inf)
-        total, work[i] = walk_base(graph, probe, ef, walk, allowed, rule, marks, clock, beam, found, fresh, keys)
+        total, work[i] = walk_base(
+            graph, probe, ef, walk, allowed, np.int64(-1), rule, marks, clock, beam, found, fresh, keys
+        )
         count = worth_measuring(graph.coding.slack, found, total, k)
         report(graph, queries[i], found, count, best, k, positions[i], distances[i])
         if judged > 0:
@@ -1043,7 +1033,7 @@ def trace(graph, queries, start, stop, k, ef, walk, allowed, truth, is_true, mar
                 is_true[truth[i, j]] = 1
         lengths[i] = 0
         rule = Rule(k, untraced.weights, np.float32(0.0), untraced.score, steps[i], is_true, lengths[i : i + 1])
-        walk_base(graph, probe, ef, walk, allowed, rule, marks, clock, beam, found, fresh, keys)
+        walk_base(graph, probe, ef, walk, allowed, np.int64(-1), rule, marks, clock, beam, found, fresh, keys)
         for j in range(k):
             if truth[i, j] >= 0:
                 is_true[truth[i, j]] = 0

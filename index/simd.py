@@ -30,9 +30,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from vecdb.errors import InvalidInput
+from vecdb.index.growth import LINE  # also the bytes of the widest vector register
 
 Level = Literal["avx512", "avx2", "portable", "plain"]
-LINE = 64  # bytes in a cache line, and in the widest vector register
 
 # reassoc lets LLVM sum in vector registers. Not plain fastmath: that assumes that inf and nan never occur.
 _FLAGS: dict[str, Any] = {"cache": True, "nogil": True, "fastmath": {"contract", "reassoc"}, "error_model": "numpy"}
