@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,7 @@ METRICS: tuple[Metric, ...] = ("cosine", "l2", "ip")
 ORDERS: tuple[Order, ...] = ("random", "given", "lid_desc", "lid_asc")
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbours:
+class Neighbours(NamedTuple):
     """The answer to a batch of B queries, nearest first, equal distances by position.
 
     positions: (B, k) int64, -1 where fewer than k vectors were allowed. distances: (B, k) float32, +inf there; cosine is

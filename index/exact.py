@@ -8,7 +8,6 @@ same for one query or a thousand, for any BLAS and any number of its threads, an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,7 +114,7 @@ class ExactIndex:
         answer = exact_search(self._vectors[: self._size], queries, k, self.metric, mask, norms=norms)
         if as_target(target_recall, ef) is None:
             return answer
-        return replace(answer, estimated_recall=np.ones(len(answer.work), np.float32))
+        return answer._replace(estimated_recall=np.ones(len(answer.work), np.float32))
 
     def compact(self) -> Positions:
         kept: Positions = np.flatnonzero(self._live[: self._size])

@@ -64,12 +64,20 @@ class HnswGraph:
         self.parents: Nodes | None = None
         self._is_borrowed = False
         self._view: Graph | None = None
+        self._framed: tuple[Graph, NDArray[np.int64]] | None = None
 
     def view(self) -> Graph:
         """What kernels read. Read-only views of the very arrays, made anew only after `changed`."""
         if self._view is None:
             self._view = self._seen(self.size)
         return self._view
+
+    def framed(self) -> tuple[Graph, NDArray[np.int64]]:
+        """The view, and a frame of it (kernels.frame_of), which holds as long as the view is held."""
+        if self._framed is None:
+            view = self.view()
+            self._framed = view, kernels.frame_of(view)
+        return self._framed
 
     def _seen(self, n: int) -> Graph:
         """The first n nodes, some of which may have no links yet."""
@@ -90,7 +98,7 @@ class HnswGraph:
 
     def changed(self) -> None:
         """Size, entry, top or an array itself is another now (changed links alone need no call)."""
-        self._view = None
+        self._view = self._framed = None
 
     def own(self) -> None:
         """Before links are changed: replace arrays that this graph was given by copies. Vectors never change in place."""

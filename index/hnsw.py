@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -272,10 +272,10 @@ class HnswIndex:
         plan = None if count <= _LEAST_CALIBRATED else self._plan(kernels.FILTERED, k, ef, target, share)
         if plan is None or count * share <= _SCAN_PER_EF * plan.beam:
             self._scan(queries, k, allowed, answer, threads)
-            return replace(answer, way="scan")
-        self._walk(queries, k, replace(plan, beam=int(plan.beam / share)), allowed, answer, threads)
+            return answer._replace(way="scan")
+        self._walk(queries, k, plan._replace(beam=int(plan.beam / share)), allowed, answer, threads)
         self._complete(queries, k, min(k, count), allowed, answer)
-        return replace(answer, way="filtered walk")
+        return answer._replace(way="filtered walk")
 
     def _plan(self, walk: int, k: int, ef: int, target: float | None, share: float) -> _Plan:
         """How to walk where a share of the nodes is allowed: with a beam for ef, or so that recall is the target."""
@@ -290,15 +290,32 @@ class HnswIndex:
     def _walk(
         self, queries: Vectors, k: int, plan: _Plan, allowed: Mask | None, answer: Neighbours, threads: int | None
     ) -> None:
-        view, out = self._graph.view(), (answer.positions, answer.distances, answer.work)
+        framed = self._graph.framed()
+        positions, distances, counts = answer[:3]
         mask = _NO_MASK if allowed is None else allowed
-        weights, threshold = (_NO_WEIGHTS, 0.0) if plan.entry is None else (plan.entry.weights, plan.entry.threshold)
-        scores = np.empty(len(queries) if plan.entry else 0, np.float32)
+        weights, threshold, scores = _NO_WEIGHTS, 0.0, _NO_WEIGHTS
+        if plan.entry is not None:
+            weights, threshold, scores = plan.entry.weights, plan.entry.threshold, np.empty(len(queries), np.float32)
 
         def work(start: int, stop: int, scratch: Scratch) -> None:
-            marks = scratch.marks, scratch.clock
-            walk = plan.walk, mask, weights, threshold
-            self._search(view, queries, start, stop, k, plan.beam, *walk, *marks, *out, scores)
+            self._search(
+                framed[1],
+                queries,
+                start,
+                stop,
+                k,
+                plan.beam,
+                plan.walk,
+                mask,
+                weights,
+                threshold,
+                scratch.marks,
+                scratch.clock,
+                positions,
+                distances,
+                counts,
+                scores,
+            )
 
         self._run(work, len(queries), threads)
         if plan.entry is not None and answer.estimated_recall is not None:
@@ -361,8 +378,7 @@ class HnswIndex:
             answer.estimated_recall[places] = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(NamedTuple):
     """One of the walks of kernels.py, with a beam, to its end or by the entry of a calibration."""
 
     walk: int

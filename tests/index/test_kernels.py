@@ -93,7 +93,7 @@ def search(
     filters = walk, allowed, weights, threshold
     marks = scratch(graph.size, 253)  # two queries before the marks are cleared
     answer = out.positions, out.distances, out.work, out.scores
-    kernels.search(graph.view(), queries, 0, count, k, ef, *filters, *marks, *answer)
+    kernels.search(graph.framed()[1], queries, 0, count, k, ef, *filters, *marks, *answer)
     return out
 
 
