@@ -549,12 +549,13 @@ def new_room(graph):
 
 
 @inlined
-def offer_fresh(graph, probe, ef, beam, size, cursor, fresh, keys, count):
+def offer_fresh(graph, probe, links, level, ef, beam, size, cursor, fresh, keys, count):
     """Offer fresh[:count] to the beam by their estimates -> (size, cursor), the cursor at the first that may be unexpanded.
 
     keys, fresh: as `new_room` makes them.
     """
     worst = beam[size - 1] if size == ef else _LAST_KEY
+    soon = beam[cursor + 1] if cursor + 1 < size else np.int64(0)
     kept = 0
     if graph.coding.by_lines:
         products = keys[fresh.shape[0] :]
@@ -564,6 +565,9 @@ def offer_fresh(graph, probe, ef, beam, size, cursor, fresh, keys, count):
             dot_four_nibbles(graph.lines, fresh, i, probe.sketch, products)
         for i in range(count):
             key = key_of(estimate_from(graph, probe, fresh[i], products[i]), fresh[i])
+            if key < soon:
+                prefetch_links(links, link_row(graph, fresh[i], level))
+                prefetch_code(graph, fresh[i])
             keys[kept] = key
             kept += key < worst
     else:
@@ -702,7 +706,7 @@ def search_level(
                     total = min(total + 1, found.shape[0])
                     if place < rule.k:
                         changed = steps
-            size, cursor = offer_fresh(graph, probe, ef, beam, size, cursor, fresh[1 - turn], keys, waiting)
+            size, cursor = offer_fresh(graph, probe, links, level, ef, beam, size, cursor, fresh[1 - turn], keys, waiting)
             if rule.k > 0 and judge(
                 rule, graph.coding.slack, found, total, beam, size, cursor, steps, steps - changed, work
             ):
