@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -143,7 +143,8 @@ class HnswIndex:
         )
         if allowed is None:
             if max(2 * ef, 0 if target is None else _LEAST_CALIBRATED) < graph.live_count:
-                self._walk(queries, k, self._plan(kernels.PLAIN, k, ef, target, 1.0), None, answer, threads)
+                beam, entry = self._plan(k, ef, target, 1.0)
+                self._walk(queries, k, beam, entry, None, answer, threads)
                 self._complete(queries, k, min(k, graph.live_count), None, answer)
                 return answer
             allowed = graph.live[: graph.size]
@@ -269,57 +270,68 @@ class HnswIndex:
         graph = self._graph
         count = int(np.count_nonzero(allowed))
         share = count / max(graph.live_count, 1)
-        plan = None if count <= _LEAST_CALIBRATED else self._plan(kernels.FILTERED, k, ef, target, share)
-        if plan is None or count * share <= _SCAN_PER_EF * plan.beam:
+        beam, entry = (0, None) if count <= _LEAST_CALIBRATED else self._plan(k, ef, target, share)
+        if count * share <= _SCAN_PER_EF * beam or not beam:
             self._scan(queries, k, allowed, answer, threads)
             return answer._replace(way="scan")
-        self._walk(queries, k, plan._replace(beam=int(plan.beam / share)), allowed, answer, threads)
+        self._walk(queries, k, int(beam / share), entry, allowed, answer, threads)
         self._complete(queries, k, min(k, count), allowed, answer)
         return answer._replace(way="filtered walk")
 
-    def _plan(self, walk: int, k: int, ef: int, target: float | None, share: float) -> _Plan:
-        """How to walk where a share of the nodes is allowed: with a beam for ef, or so that recall is the target."""
+    def _plan(self, k: int, ef: int, target: float | None, share: float) -> tuple[int, Entry | None]:
+        """How to walk where a share of the nodes is allowed: with a beam for ef, to its end, or with the beam of an entry of
+        the calibration and by its rule, so that recall is the target.
+        """
         if target is None:
-            return _Plan(walk, _beam(ef), None)
+            return _beam(ef), None
         if self._calibration is None:
             self.calibrate()
         assert self._calibration is not None
         entry = self._calibration.entry(share, k, target)
-        return _Plan(walk, entry.beam, entry)
+        return entry.beam, entry
 
     def _walk(
-        self, queries: Vectors, k: int, plan: _Plan, allowed: Mask | None, answer: Neighbours, threads: int | None
+        self,
+        queries: Vectors,
+        k: int,
+        beam: int,
+        entry: Entry | None,
+        allowed: Mask | None,
+        answer: Neighbours,
+        threads: int | None,
     ) -> None:
         framed = self._graph.framed()
-        positions, distances, counts = answer[:3]
-        mask = _NO_MASK if allowed is None else allowed
+        walk, mask = (kernels.PLAIN, _NO_MASK) if allowed is None else (kernels.FILTERED, allowed)
         weights, threshold, scores = _NO_WEIGHTS, 0.0, _NO_WEIGHTS
-        if plan.entry is not None:
-            weights, threshold, scores = plan.entry.weights, plan.entry.threshold, np.empty(len(queries), np.float32)
-
-        def work(start: int, stop: int, scratch: Scratch) -> None:
+        if entry is not None:
+            weights, threshold, scores = entry.weights, entry.threshold, np.empty(len(queries), np.float32)
+        positions, distances, work = answer[:3]
+        if threads == 1:  # what is done for ranges costs a single query a microsecond
+            scratch = self._shelf.take(self._graph.size)
+            marks, clock = scratch.marks, scratch.clock
+            out = positions, distances, work, scores
             self._search(
-                framed[1],
-                queries,
-                start,
-                stop,
-                k,
-                plan.beam,
-                plan.walk,
-                mask,
-                weights,
-                threshold,
-                scratch.marks,
-                scratch.clock,
-                positions,
-                distances,
-                counts,
-                scores,
+                framed[1], queries, 0, len(queries), k, beam, walk, mask, weights, threshold, marks, clock, *out
             )
+            self._shelf.give_back(scratch)
+        else:
+            settings = k, beam, walk, mask, weights, threshold
+            self._walk_in_ranges(framed[1], queries, settings, (positions, distances, work, scores), threads)
+        if entry is not None and answer.estimated_recall is not None:
+            answer.estimated_recall[:] = entry.estimate(scores)
+
+    def _walk_in_ranges(
+        self,
+        frame: NDArray[np.int64],
+        queries: Vectors,
+        settings: tuple[Any, ...],
+        out: tuple[NDArray[Any], ...],
+        threads: int | None,
+    ) -> None:
+        def work(start: int, stop: int, scratch: Scratch) -> None:
+            self._search(frame, queries, start, stop, *settings, scratch.marks, scratch.clock, *out)
 
         self._run(work, len(queries), threads)
-        if plan.entry is not None and answer.estimated_recall is not None:
-            answer.estimated_recall[:] = plan.entry.estimate(scores)
 
     def _scan(self, queries: Vectors, k: int, allowed: Mask, answer: Neighbours, threads: int | None) -> None:
         """Measure all allowed rows."""
@@ -376,14 +388,6 @@ class HnswIndex:
         answer.work[places] = exact.work
         if answer.estimated_recall is not None:
             answer.estimated_recall[places] = 1.0
-
-
-class _Plan(NamedTuple):
-    """One of the walks of kernels.py, with a beam, to its end or by the entry of a calibration."""
-
-    walk: int
-    beam: int
-    entry: Entry | None
 
 
 def _beam(ef: int) -> int:

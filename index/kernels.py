@@ -39,6 +39,7 @@ from vecdb.index.simd import (
     dot_four_nibbles,
     dot_nibbles,
     inlined,
+    insert_key,
     l2_floats,
     pointer_to,
     prefetch,
@@ -66,7 +67,7 @@ _SCAN_SLACK = 16  # so many more than k are measured in float64, because float32
 _AGREED = 10  # nearest
 _PEERS_AT_ONCE = 16  # of 1,024 bytes each: a third of a first-level cache
 _AHEAD = 3  # nodes whose links are asked for before it is certain that they are next
-_COUNTED = 128  # keys in a beam
+_SWEPT = 320  # keys in a beam
 _WIDEST_GAP = 6.0
 _SPARE = 16  # so many more than 2 k are kept in the order of codes
 _LAST_KEY = np.int64(2**63 - 1)
@@ -174,9 +175,10 @@ def quantise(vectors, row, coding, code):
     Each vector has a scale of its own, so that none is clipped or lost, however unlike the others it is.
     """
     dimension = vectors.shape[1]
-    largest = np.float32(0.0)
+    bits = np.int32(0)  # of positive floats sort like the floats, and the largest of whole numbers is found in vectors
     for d in range(dimension):
-        largest = max(largest, abs(vectors[row, d] - coding.centre[d]))
+        bits = max(bits, np.float32(abs(vectors[row, d] - coding.centre[d])).view(np.int32))
+    largest = np.int32(bits).view(np.float32)
     inverse = np.float32(127.0) / largest if largest > np.float32(0.0) else np.float32(0.0)
     for d in range(dimension):
         code[d] = np.int8(np.rint((vectors[row, d] - coding.centre[d]) * inverse))
@@ -291,15 +293,24 @@ class Probe(NamedTuple):
     )  # (2,) int32: what products with them are too large by, because codes store MIDDLE more than they mean
 
 
+@inlined
+def new_bytes(count):
+    """(count,) int8 from the start of a cache line: what is read in whole lines then touches no line more than it must."""
+    room = np.empty(count + LINE, np.int8)
+    start = -np.int64(room.ctypes.data) & (LINE - 1)
+    return room[start : start + count]
+
+
 @compiled
 def new_probe(graph):
+    """Room for a probe, in one allocation: each costs as much as a few nodes' estimates."""
+    width, count = graph.codes.shape[1], graph.coding.basis.shape[0]
+    middle = width + 2 * graph.lines.shape[1]
+    room = new_bytes(middle + 8 * (count + 3))
+    wide = room[middle:].view(np.float64)
+    numbers = wide[count:].view(np.float32)
     return Probe(
-        np.empty(graph.codes.shape[1], np.int8),
-        np.empty(2 * graph.lines.shape[1], np.int8),
-        np.empty(graph.coding.basis.shape[0], np.float64),
-        np.empty(2, np.float32),
-        np.empty(2, np.float32),
-        np.empty(2, np.int32),
+        room[:width], room[width:middle], wide[:count], numbers[:2], numbers[2:4], wide[count + 2 :].view(np.int32)
     )
 
 
@@ -457,28 +468,27 @@ def is_expanded(key):
 
 
 @inlined
-def insert(beam, size, limit, key):
-    """Put a key into a beam of at most `limit`, pushing out the last if it is full -> its place, or -1 if it is too far.
+def new_beam(limit):
+    """An empty beam of at most `limit` keys, with the room behind it that `insert_key` wants."""
+    return new_bytes(8 * ((limit + 7) & ~7)).view(np.int64)[:limit]
 
-    Where it returns a place, the beam has grown by one unless it was full.
-    """
+
+@inlined
+def insert(beam, size, limit, key):
+    """Put a key that is not too far into a beam of at most `limit`, pushing out the last if it is full."""
+    if size <= _SWEPT:  # all of it is a few vector instructions; halving, as many branches that cannot be predicted
+        insert_key(beam, size, min(size, limit - 1), key)
+        return
     low = 0
-    if size <= _COUNTED:  # counting takes a few vector instructions; halving, as many branches that cannot be predicted
-        for i in range(size):
-            low += beam[i] < key
-    else:
-        high = size
-        while low < high:
-            middle = (low + high) >> 1
-            if beam[middle] < key:
-                low = middle + 1
-            else:
-                high = middle
-    if low >= limit:
-        return -1
+    high = size
+    while low < high:
+        middle = (low + high) >> 1
+        if beam[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
     shift_right(beam, low, min(size, limit - 1))
     beam[low] = key
-    return low
 
 
 @inlined
@@ -545,7 +555,8 @@ def in_fours(count):
 def new_room(graph):
     """-> fresh (2, F) int32, keys (2 F,) int64: room for what one node leads to, twice, and for a key and a product each."""
     width = in_fours(graph.base.shape[1])
-    return np.empty((2, width), np.int32), np.empty(2 * width, np.int64)
+    room = np.empty(3 * width, np.int64)
+    return room[2 * width :].view(np.int32).reshape((2, width)), room[: 2 * width]
 
 
 @inlined
@@ -577,8 +588,10 @@ def offer_fresh(graph, probe, links, level, ef, beam, size, cursor, fresh, keys,
             kept += key < worst
     for i in range(kept):
         if size < ef or keys[i] < beam[size - 1]:
-            cursor = min(cursor, insert(beam, size, ef, keys[i]))
+            insert(beam, size, ef, keys[i])
             size = min(size + 1, ef)
+            while cursor > 0 and beam[cursor - 1] >= keys[i]:
+                cursor -= 1
     return size, cursor
 
 
@@ -702,11 +715,13 @@ def search_level(
                 steps += 1  # only such as could be a result, so that a filter does not seem to be patience
                 key = key_of(probe_distance(graph, probe, last), last)
                 if total < found.shape[0] or key < found[total - 1]:
-                    place = insert(found, total, found.shape[0], key)
-                    total = min(total + 1, found.shape[0])
-                    if place < rule.k:
+                    if rule.k > 0 and (total < rule.k or key < found[rule.k - 1]):
                         changed = steps
-            size, cursor = offer_fresh(graph, probe, links, level, ef, beam, size, cursor, fresh[1 - turn], keys, waiting)
+                    insert(found, total, found.shape[0], key)
+                    total = min(total + 1, found.shape[0])
+            size, cursor = offer_fresh(
+                graph, probe, links, level, ef, beam, size, cursor, fresh[1 - turn], keys, waiting
+            )
             if rule.k > 0 and judge(
                 rule, graph.coding.slack, found, total, beam, size, cursor, steps, steps - changed, work
             ):
@@ -724,10 +739,9 @@ def search_level(
 
 @compiled
 def no_rule():
-    nothing = np.empty(0, np.float32)
-    return Rule(
-        0, nothing, np.float32(0.0), nothing, np.empty((0, 0), np.float32), np.empty(0, np.uint8), np.empty(0, np.int64)
-    )
+    nothing = np.empty(0, np.int64)
+    floats = nothing.view(np.float32)
+    return Rule(0, floats, np.float32(0.0), floats, floats.reshape((0, 0)), nothing.view(np.uint8), nothing)
 
 
 @inlined
@@ -969,8 +983,8 @@ def agreement(graph, probes, others, out):
     """out[i]: the share of the _AGREED nearest of others (n,) int32 to probes[i] by codes that are among the first three times
     as many by lines; the probe itself does not count.
     """
-    nearest = np.empty(_AGREED, np.int64)
-    likely = np.empty(3 * _AGREED, np.int64)
+    nearest = new_beam(_AGREED)
+    likely = new_beam(3 * _AGREED)
     probe = new_probe(graph)
     for i in range(probes.shape[0]):
         aim_from(graph, probes[i], probe)
@@ -1069,9 +1083,9 @@ def search(
     (FEATURES,), by which a walk is judged and ends at the threshold, of scores (B,) float32; k <= ef.
     """
     graph = graph_in(frame)
-    beam = np.empty(ef, np.int64)
-    best = np.empty(k, np.int64)
-    found = np.empty(min(ef, 2 * k + _SPARE), np.int64)
+    beam = new_beam(ef)
+    best = new_beam(k)
+    found = new_beam(min(ef, 2 * k + _SPARE))
     fresh, keys = new_room(graph)
     probe = new_probe(graph)
     judged = k if weights.shape[0] > 0 else 0
@@ -1098,8 +1112,8 @@ def trace(graph, queries, start, stop, k, ef, walk, allowed, truth, is_true, mar
     FEATURES + 2) float32: the features, how many of the k best so far are true, the work so far; and lengths (B,) int64: how
     many rows of it. Walks of more steps end at H.
     """
-    beam = np.empty(ef, np.int64)
-    found = np.empty(min(ef, 2 * k + _SPARE), np.int64)
+    beam = new_beam(ef)
+    found = new_beam(min(ef, 2 * k + _SPARE))
     fresh, keys = new_room(graph)
     probe = new_probe(graph)
     untraced = no_rule()
@@ -1124,8 +1138,8 @@ def scan(graph, queries, start, stop, k, rows, positions, distances, work):
     off by half a unit in each dimension at most, so by the triangle inequality a distance is known to within half a unit of
     both times the root of the dimension. (Dot products have no such inequality, and are measured in float32 instead.)
     """
-    best = np.empty(k, np.int64)
-    keys = np.empty(k if graph.metric != DOT else k + _SCAN_SLACK, np.int64)
+    best = new_beam(k)
+    keys = new_beam(k if graph.metric != DOT else k + _SCAN_SLACK)
     lowest = np.empty(rows.shape[0], np.float32)
     probe = new_probe(graph)
     for i in range(start, stop):
@@ -1193,8 +1207,8 @@ def choose_links(graph, base, upper, batch, start, stop, ef, marks, clock):
     M = upper.shape[1]
     peers = np.empty((stop - start, batch.shape[0]), np.float32)
     measure_peers(graph, batch, start, stop, peers)
-    beam = np.empty(ef, np.int64)
-    found = np.empty(ef, np.int64)
+    beam = new_beam(ef)
+    found = new_beam(ef)
     fresh, keys = new_room(graph)
     everybody = np.empty(0, np.bool_)
     nobody = np.int64(-1)
@@ -1249,7 +1263,7 @@ def merge_links(graph, base, upper, level, targets, bounds, sources, start, stop
     links = base if level == 0 else upper
     width = links.shape[1]
     limit = 4 * width
-    beam = np.empty(limit, np.int64)
+    beam = new_beam(limit)
     chosen = np.empty(width, np.int32)
     centre = np.empty(graph.codes.shape[1], np.int8)
     code = np.empty(graph.codes.shape[1], np.int8)
@@ -1302,8 +1316,8 @@ def attach(graph, base, parents, lost, rows, ef, marks, clock, queue):
     The search starts at the tree's root on the base level, so it sees tree nodes only. The sum of tree links is the number
     of nodes less one, so somewhere a place for one more is always free or can be freed.
     """
-    beam = np.empty(ef, np.int64)
-    found = np.empty(ef, np.int64)
+    beam = new_beam(ef)
+    found = new_beam(ef)
     fresh, keys = new_room(graph)
     everybody = np.empty(0, np.bool_)
     nobody = np.int64(-1)
@@ -1335,8 +1349,8 @@ def attach(graph, base, parents, lost, rows, ef, marks, clock, queue):
 @compiled
 def find_selves(graph, rows, start, stop, ef, marks, clock, found):
     """found[i] = 1 if a search for the code of rows[i] meets that very node, or ef others that are as near."""
-    beam = np.empty(ef, np.int64)
-    nearby = np.empty(ef, np.int64)
+    beam = new_beam(ef)
+    nearby = new_beam(ef)
     fresh, keys = new_room(graph)
     probe = new_probe(graph)
     for i in range(start, stop):
@@ -1347,8 +1361,8 @@ def find_selves(graph, rows, start, stop, ef, marks, clock, found):
 @compiled
 def strengthen(graph, base, parents, lost, rows, ef, marks, clock):
     """Make each of rows (n,) int32, nodes that a search for themselves misses, found: where it ends, a link leads to them."""
-    beam = np.empty(ef, np.int64)
-    nearby = np.empty(ef, np.int64)
+    beam = new_beam(ef)
+    nearby = new_beam(ef)
     fresh, keys = new_room(graph)
     probe = new_probe(graph)
     code = np.empty(graph.codes.shape[1], np.int8)
@@ -1366,7 +1380,7 @@ def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, 
     """
     links = base if level == 0 else upper
     width = links.shape[1]
-    beam = np.empty(_MENDING_BEAM, np.int64)
+    beam = new_beam(_MENDING_BEAM)
     chosen = np.empty(width, np.int32)
     centre = np.empty(graph.codes.shape[1], np.int8)
     code = np.empty(graph.codes.shape[1], np.int8)

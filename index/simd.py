@@ -167,6 +167,20 @@ def plain_hamming(matrix, row, query):
     return total
 
 
+@compiled
+def plain_insert_key(keys, size, stop, key):
+    """A key into its place among the ascending keys[:size] (n,) int64; then keys[:stop + 1] are right, stop <= size.
+
+    The loops in vectors read and write whole eights of keys, from the first to the one that holds `stop`.
+    """
+    at = stop
+    while at > 0 and keys[at - 1] > key:
+        keys[at] = keys[at - 1]
+        at -= 1
+    if at < stop or stop == size or keys[at] > key:
+        keys[at] = key
+
+
 # Writing LLVM IR ------------------------------------------------------------------------------------------------------
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -407,6 +421,42 @@ def _emit_hamming(builder: Any, line: Any, query: Any, length: Any) -> Any:
 
 
 @intrinsic
+def _insert_key(typing_context, keys, size, stop, key):
+    """One pass without a branch that depends on the key: each place gets what is in the middle of its own old key, the one
+    before it, and the new one.
+    """
+
+    def generate(context, builder, signature, arguments):
+        kind = _vector(_I64, 8)
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        size, stop, key = (
+            context.cast(builder, value, given, types.int64) for value, given in zip(arguments[1:], signature.args[1:])
+        )
+
+        def everywhere(value: Any) -> Any:
+            one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
+            return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(_vector(_I32, 8), [0] * 8))
+
+        lanes, beyond = ir.Constant(kind, list(range(8))), ir.Constant(kind, [2**63 - 1] * 8)
+        sizes, new = everywhere(size), everywhere(key)
+
+        def terms(at: Any, before: list[Any]) -> list[Any]:
+            place = builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
+            there = builder.icmp_signed("<", builder.add(everywhere(at), lanes), sizes)
+            old = builder.select(there, builder.load(place, align=8), beyond)
+            left = builder.shuffle_vector(before[0], old, ir.Constant(_vector(_I32, 8), list(range(7, 15))))
+            lesser = builder.select(builder.icmp_signed("<", old, new), old, new)
+            builder.store(builder.select(builder.icmp_signed(">", left, lesser), left, lesser), place, align=8)
+            return [old]
+
+        first = ir.Constant(kind, [-(2**63)] * 8)
+        _loop(builder, builder.add(stop, ir.Constant(_I64, 8)), 8, [first], terms, ir.Constant(_I64, 0))
+        return context.get_dummy_value()
+
+    return types.void(keys, size, stop, key), generate
+
+
+@intrinsic
 def _dot_four_nibbles(typing_context, lines, rows, first, query, out):
     def generate(context, builder, signature, arguments):
         kinds = signature.args
@@ -425,10 +475,10 @@ def _dot_four_nibbles(typing_context, lines, rows, first, query, out):
 
 
 dot_codes, dot_nibbles, hamming = plain_dot_codes, plain_dot_nibbles, plain_hamming
-dot_four_nibbles = plain_dot_four_nibbles
+dot_four_nibbles, insert_key = plain_dot_four_nibbles, plain_insert_key
 dot_floats, l2_floats, dot_halves, l2_halves = plain_dot_floats, plain_l2_floats, plain_dot_halves, plain_l2_halves
 if LEVEL != "plain":
-    dot_four_nibbles = _dot_four_nibbles
+    dot_four_nibbles, insert_key = _dot_four_nibbles, _insert_key
     dot_codes = _over_row(types.int32, 1, _emit_dot_codes)
     dot_nibbles = _over_row(types.int32, 1, _emit_dot_nibbles)
     hamming = _over_row(types.int32, 1, _emit_hamming)

@@ -16,6 +16,8 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numba import njit
 from numpy.typing import NDArray
 
@@ -83,6 +85,42 @@ def test_products_of_nibbles_are_exact(width: int) -> None:
         want = numbers @ query.astype(np.int64)
         assert np.array_equal(fast, want)
         assert np.array_equal(plain, want)
+
+
+@pytest.mark.parametrize("width", LINES)
+def test_four_products_of_nibbles_are_those_of_one_at_a_time(width: int) -> None:
+    @njit
+    def fast(lines, rows, first, query, out):
+        simd.dot_four_nibbles(lines, rows, first, query, out)
+
+    lines = bytes_of(width, np.uint8)
+    rows = np.array([8, 0, 3, 3, 4, 1, 7, 2], np.int32)
+    for query in bytes_of(2 * width, np.int8):
+        want, plain = results("dot_nibbles", lines, query, np.int32)
+        for loop in (fast, simd.plain_dot_four_nibbles):
+            out = np.full(8, -1)
+            loop(lines, rows, 2, query, out)
+            assert out.tolist() == [-1, -1, *want[rows[2:6]].tolist(), -1, -1]
+        assert np.array_equal(want, plain)
+
+
+@given(data=st.data(), capacity=st.integers(1, 70))
+def test_a_key_goes_to_its_place_and_pushes_out_the_last(data: st.DataObject, capacity: int) -> None:
+    wide = st.integers(-(2**63) + 1, 2**63 - 2)
+    known = sorted(data.draw(st.lists(wide, max_size=capacity, unique=True)))
+    key = data.draw(wide.filter(lambda key: key not in known))
+    size = len(known)
+    want = sorted([*known, key])[:capacity]
+    for loop in (insert_key, simd.plain_insert_key):
+        room = np.full((capacity + 7) // 8 * 8, data.draw(wide), np.int64)  # what stands behind the keys is anything
+        room[:size] = known
+        loop(room[:capacity], size, min(size, capacity - 1), key)
+        assert room[: len(want)].tolist() == want
+
+
+@njit
+def insert_key(keys, size, stop, key):
+    simd.insert_key(keys, size, stop, key)
 
 
 @pytest.mark.parametrize("width", [*WIDTHS, 64, 832])
