@@ -258,7 +258,9 @@ class SlowGraph:
         return select_neighbours(rest[: 4 * width], width, self.between, kept)
 
     def mend(self, node: int, level: int, dead: NDArray[np.bool_]) -> list[int]:
-        """Links of a node after some of them died: chosen among its live ones and those that the dead lead to."""
+        """Links of a node after some of them died: chosen among its live ones and those that the dead lead to, and then the
+        nearest of the others, until it has as many as it had.
+        """
         links = self.links(node, level)
         if not dead[links].any():
             return links
@@ -269,7 +271,10 @@ class SlowGraph:
                 if link not in seen:
                     seen.add(link)
                     (waiting if dead[link] else live).append(link)
-        return select_neighbours(sorted((self.between(node, other), other) for other in live), width, self.between)
+        near = sorted((self.between(node, other), other) for other in live)
+        chosen = select_neighbours(near, width, self.between)
+        refused = [other for _, other in near if other not in chosen]
+        return chosen + refused[: max(len(links) - len(chosen), 0)]
 
 
 def room_for(k: int, ef: int) -> int:
