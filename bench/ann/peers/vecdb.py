@@ -30,7 +30,10 @@ class Vecdb:
         (folder / "settings.json").write_text(json.dumps(self._index.settings()))
 
     def load(self, folder: Path) -> None:
-        arrays = {path.stem: np.load(path) for path in folder.glob("*.npy")}
+        # As a saved collection's index is opened: full vectors stay in the file, mapped, for the few that are looked at.
+        arrays = {
+            path.stem: np.load(path, mmap_mode="r" if path.stem == "vectors" else None) for path in folder.glob("*.npy")
+        }
         self._index = HnswIndex.open(json.loads((folder / "settings.json").read_text()), arrays)
 
     def tune(self, setting: Setting) -> None:
