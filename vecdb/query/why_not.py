@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
@@ -27,7 +27,12 @@ Change = dict[str, Any]
 _MOST_STEPS = 24  # changes tried one after the other; each opens the way to a later stage, and few queries have five
 # From then on the depth of the lists is held: a larger k looks deeper into them, and the record's rank may keep ahead of it.
 _STEPS_BEFORE_HOLDING = 8
-_SHRINKING = ("ef", "candidates", "k", "per_group")  # larger admits more, so the smallest that works is looked for
+_SHRINKING = (
+    "ef",
+    "candidates",
+    "k",
+    "per_group",
+)  # larger admits more, so the smallest that works is found by halving
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +99,19 @@ class _Search:
         return None
 
     def _smallest(self, options: SearchOptions, change: Change) -> Change:
-        """change with each number as near to what it was as still admits the record."""
+        """change without what a later part of it made needless, and with each number as near to what it was as still admits
+        the record.
+        """
+        for name in list(change):
+            fewer = {other: value for other, value in change.items() if other != name}
+            if fewer and self._admits(options, fewer):
+                change = fewer
         for name in _SHRINKING:
             if name not in change:
                 continue
             fails, works = getattr(options, name) or 0, change[name]
+            if name == "candidates" and options.candidates is None:
+                fails = options.depth(1)
             while works - fails > 1:
                 middle = (fails + works) // 2
                 if self._admits(options, {**change, name: middle}):
@@ -262,12 +275,11 @@ def _larger_pool(rank: int, options: SearchOptions) -> Change | None:
 
 
 def _in_words(change: Mapping[str, Any]) -> str:
-    return " and ".join(_parts(change))
-
-
-def _parts(change: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in change.items():
-        if value is None:
-            yield f"leave out {name}"
-        else:
-            yield f"pass {name}={json.dumps(value) if isinstance(value, dict) else repr(value)}"
+    given = [
+        f"{name}={json.dumps(value) if isinstance(value, dict) else repr(value)}"
+        for name, value in change.items()
+        if value is not None
+    ]
+    gone = [name for name, value in change.items() if value is None]
+    said = [f"{verb} {' and '.join(names)}" for verb, names in (("leave out", gone), ("pass", given)) if names]
+    return ", ".join(said)
