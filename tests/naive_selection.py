@@ -46,7 +46,8 @@ def log_determinant(pool: Pool, relevance: float, chosen: Sequence[int]) -> floa
 
 def objective(options: Coverage, pool: Pool) -> SetFunction:
     """F of vecdb/query/selection/coverage.py, for a set of places."""
-    like, weights = similarities(pool), neighbourhood(pool.relevance, options.tau)
+    like = similarities(pool)
+    weights = neighbourhood(pool, like, options.tau)
     cells = cells_of(pool, options.clusters)
 
     def value(chosen: Sequence[int]) -> float:

@@ -246,13 +246,6 @@ def test_a_context_chosen_as_a_set_says_more_within_the_same_budget(db: vecdb.Da
     assert copies_in(k=12, select=Mmr(0.9)) <= 2
 
 
-def test_a_set_takes_what_is_worth_its_tokens(db: vecdb.Database) -> None:
-    docs = db.collection("lengths", embed=WordEmbedder())
-    docs.add(ids=["long", *"abc"], texts=["bees " * 120 + ".", "bees hum", "bees fly", "bees sting"])
-    context = docs.context("bees", budget_tokens=60, min_relevance=0.0, mode="vector", select=Coverage(0, 1, 1))
-    assert {"a", "b", "c"} <= {passage.id for passage in context.passages}
-
-
 def test_an_answer_takes_the_selection_too(docs: vecdb.Collection) -> None:
     given = answer(docs, "where do honey bees dance to tell of flowers", llm=lambda prompt: "[1]", select="coverage")
     assert given.context.found

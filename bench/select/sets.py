@@ -2,6 +2,7 @@
 
 compound-X   three questions of a judged collection asked in one sentence: a record's sub-topics are the questions that its
              judges found it relevant to. The combinations are ours (seed 0), questions and judgments the collection's.
+             Of scifact, whose vectors come with the project, the mean of three claims' vectors is asked.
 hotpot       questions of several hops: each supporting paragraph is a sub-topic
 locomo       questions with several pieces of evidence in a long conversation: each turn is a sub-topic; only the question's
              conversation is searched
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import ROOT
 from bench.data import CACHE, data_folder
 from bench.select.measures import Facets
 
@@ -88,6 +90,31 @@ def _compound(folder: str, least_grade: int) -> Callable[[str], FacetSet]:
         return _text_set(name, documents, texts, facets)
 
     return make
+
+
+def _scifact(name: str) -> FacetSet:
+    """From `datasets/` alone: 4,000 abstracts and 300 claims with their vectors; no model is needed."""
+    folder = ROOT / "datasets"
+    with np.load(folder / "embeddings" / "scifact-minilm-4k.npz") as arrays:
+        vectors, claims = _unit(arrays["base"]), _unit(arrays["queries"])
+    documents = _json_lines(folder / "scifact" / "corpus.jsonl.gz")[: len(vectors)]
+    rows = {line["_id"]: row for row, line in enumerate(documents)}
+    judged: dict[str, list[int]] = {}
+    for line in (folder / "scifact" / "qrels" / "test.tsv").read_text().splitlines()[1:]:
+        claim, document, grade = line.split("\t")
+        found = judged.setdefault(claim, [])
+        if int(grade) > 0 and document in rows:
+            found.append(rows[document])
+    # The vectors stand in the order of the claims' file, of those that were judged.
+    asking = [line["_id"] for line in _json_lines(folder / "scifact" / "queries.jsonl.gz") if line["_id"] in judged]
+    able = [number for number, claim in enumerate(asking) if judged[claim]]
+    rng = np.random.default_rng(0)
+    questions = []
+    for _ in range(_COMPOUNDS):
+        parts = rng.choice(able, size=_PARTS, replace=False)
+        facets = _merged((asking[part], judged[asking[part]]) for part in parts)
+        questions.append(Asked(_unit(claims[parts].mean(axis=0)), facets))
+    return FacetSet(name, vectors, questions)
 
 
 def _merged(parts: Iterable[tuple[str, Iterable[int]]]) -> Facets:
@@ -250,6 +277,7 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 
 SETS: dict[str, Callable[[str], FacetSet]] = {
+    "compound-scifact": _scifact,
     "compound-cranfield": _compound("cranfield", 2),
     "compound-cisi": _compound("cisi", 1),
     "compound-nfcorpus": _compound("nfcorpus-bow", 1),

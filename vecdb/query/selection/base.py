@@ -32,11 +32,15 @@ class Pool:
 
     @classmethod
     def of(cls, scores: Floats, vectors: Sequence[Vector | None]) -> Pool:
-        """scores: (c,) of any scale, larger is better; brought to 0 … 1 by the smallest and the largest of them."""
+        """scores: (c,) of any scale, larger is better. A candidate's relevance is 1 less how far its score lies below the best
+        one, measured by the largest score of the pool without its sign: s / max for scores above 0. Were it measured by the
+        span of the scores, the last of twenty candidates that are all good would count for nothing.
+        """
         if not len(scores):
             return cls(np.zeros(0), np.zeros((0, 1), dtype=np.float32))
-        low, span = scores.min(), np.ptp(scores)
-        relevance = (scores - low) / span if span > 0 else np.ones(len(scores))
+        largest_score = np.abs(scores).max()
+        below = (scores.max() - scores) / (largest_score if largest_score > 0 else 1.0)
+        relevance = np.maximum(1.0 - below, 0.0)
         dimension = next((len(vector) for vector in vectors if vector is not None), 1)
         nothing = np.zeros(dimension, dtype=np.float32)
         given = np.stack([nothing if vector is None else vector for vector in vectors])

@@ -3,13 +3,14 @@
 The idea is Raja & Vats (2025), "Beyond Nearest Neighbors: Semantic Compression and Graph-Augmented Retrieval"; the formulas
 are ours, since that paper gives none. For a set S of the pool C, cells P_1 … P_J of the pool, relevance r within 0 … 1:
 
-    F(S) = coverage  * sum over i in C of w_i * (max over s in S of similarity(i, s))     w = softmax(r / tau)
+    F(S) = coverage  * sum over i in C of w_i * (max over s in S of similarity(i, s))
          + relevance * sum over s in S of r_s
          + diversity * sum over j of sqrt(sum over s in S and P_j of r_s)
 
-The first term is facility location: what lies near the query must be represented. All three are monotone and submodular, as no
-similarity is negative, so the greedy choice of k reaches at least 1 - 1/e = 0.632 of the best k (Nemhauser, Wolsey & Fisher
-1978). With coverage = diversity = 0 it is the top k.
+The first term is facility location: what lies near the query must be represented. w is the softmax of r / tau, divided by how
+many candidates are like i: a region counts by its relevance, not by its number of records, which would draw the choice to where
+most of the pool is. All three terms are monotone and submodular, as no similarity is negative, so the greedy choice of k reaches
+at least 1 - 1/e = 0.632 of the best k (Nemhauser, Wolsey & Fisher 1978). With coverage = diversity = 0 it is the top k.
 """
 
 from __future__ import annotations
@@ -35,19 +36,20 @@ from vecdb.query.selection.kcenter import farthest_first
 
 # Bounds looked at together: one NumPy call for a block costs little more than one for a single candidate.
 _BLOCK = 16
+_LEAST_IN_CELL = 5  # on average: were each candidate a cell of its own, the diversity of cells would say nothing
 _ROUNDS = 5  # of k-means; the cells need not be the best ones
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """coverage, relevance, diversity: the weights of the three terms. tau: how sharply the neighbourhood is the query's; small
-    lets only the most relevant candidates count. clusters: cells of the pool.
+    lets only the most relevant candidates count. clusters: cells of the pool, at most one for five candidates.
     """
 
     coverage: float = 1.0
-    relevance: float = 0.5
-    diversity: float = 0.3
-    tau: float = 0.1
+    relevance: float = 0.0
+    diversity: float = 0.01
+    tau: float = 0.05
     clusters: int = 20
     pool: int = 200
 
@@ -88,7 +90,7 @@ class Objective:
         self._options = options
         self._relevance = pool.relevance
         self.similarities = similarities(pool)
-        self.weights = neighbourhood(pool.relevance, options.tau)
+        self.weights = neighbourhood(pool, self.similarities, options.tau)
         self.cells = cells_of(pool, options.clusters)
         self._best = np.zeros(len(pool))  # similarity of each candidate to the chosen one most like it
         self._mass = np.zeros(int(self.cells.max(initial=0)) + 1)  # relevance chosen in each cell
@@ -143,10 +145,16 @@ def similarities(pool: Pool) -> Floats:
     return np.asarray(np.maximum(pool.cosines - floor, 0.0) / (1.0 - floor))
 
 
-def neighbourhood(relevance: Floats, tau: float) -> Floats:
+def neighbourhood(pool: Pool, similarities: Floats, tau: float) -> Floats:
     """(c,) summing to 1: how much each candidate must be represented."""
-    weights = np.exp((relevance - relevance.max(initial=0.0)) / tau)
-    return np.asarray(weights / max(weights.sum(), 1e-300))
+    if not len(pool):
+        return np.zeros(0)
+    crowd = similarities.sum(axis=1)
+    with_vector = pool.vectors.any(axis=1)
+    if with_vector.any():  # nobody knows what the others are like: they count as usual ones
+        crowd[~with_vector] = crowd[with_vector].mean()
+    weights = np.exp((pool.relevance - pool.relevance.max()) / tau) / crowd
+    return np.asarray(weights / weights.sum())
 
 
 def cells_of(pool: Pool, count: int) -> NDArray[np.int64]:
@@ -159,6 +167,7 @@ def cells_of(pool: Pool, count: int) -> NDArray[np.int64]:
     if not len(with_vector):
         return cells
     vectors = pool.vectors[with_vector]
+    count = min(count, -(-len(vectors) // _LEAST_IN_CELL))
     seeds, distances = farthest_first(pool.cosines[np.ix_(with_vector, with_vector)], count)
     centres = vectors[[seed for seed, distance in zip(seeds, distances) if distance > 1e-3]]
     nearest = np.argmax(vectors @ centres.T, axis=1)
