@@ -220,6 +220,7 @@ def test_a_set_comes_with_the_scores_of_its_hits_and_pages_follow_each_other(db:
     rng = np.random.default_rng(1)
     collection = db.collection("c", dimension=8)
     collection.add(ids=[f"r{i}" for i in range(60)], vectors=rng.standard_normal((60, 8)))
+    collection.warm()  # SQLite's own scan rounds otherwise
     query = np.ones(8)
     scores = {hit.id: hit.score for hit in collection.search(query, k=60)}
     for select in ("coverage", "mmr", "kcenter", "dpp", Coverage(1, 0, 0, pool=30)):

@@ -14,7 +14,7 @@ import orjson
 from vecdb.errors import InvalidQuery
 from vecdb.filters import Node, parse
 from vecdb.query.fusion import Fusion, fusion_of
-from vecdb.query.selection import MOST_IN_POOL, Selector, selector_of
+from vecdb.query.selection import MOST_IN_POOL, Selector, name_of, selector_of
 from vecdb.rerank.base import Reranker
 from vecdb.types import Filter, Mode, Vector
 
@@ -142,7 +142,7 @@ def fingerprint(query: Query, options: SearchOptions) -> str:
         options.syntax,
         options.group_by,
         options.min_score,
-        repr(options.selector),
+        None if options.selector is None else name_of(options.selector),
     ]
     digest = hashlib.blake2b(repr(parts).encode(errors="replace"), digest_size=6)
     if query.vector is not None:
