@@ -149,7 +149,7 @@ def test_filters_that_json_would_change_are_refused(where: Any) -> None:
 )
 def test_selections_come_back_as_they_were(select: Any) -> None:
     assert wire.selection_from_wire(travelled(wire.selection_to_wire(select))) == select
-    why = vecdb.WhyNot("a", "select", "too small a pool", "…", 3, {"select": select, "k": 4})
+    why = vecdb.WhyNot("a", "select", "too small a pool", "…", 3, {"select": select, "fusion": Rrf(5.0), "k": 4})
     assert wire.why_not_from_wire(travelled(wire.why_not_to_wire(why))) == why
 
 

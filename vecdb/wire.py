@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -211,16 +211,17 @@ def why_not_to_wire(why: WhyNot) -> Wire:
 
 
 def why_not_from_wire(value: Wire) -> WhyNot:
-    change = value["change"]
-    if change is not None and "select" in change:
-        change = {**change, "select": selection_from_wire(change["select"])}
+    change = value["change"] and {
+        name: _OBJECTS[name][1](item) if isinstance(item, dict) and name in _OBJECTS else item
+        for name, item in value["change"].items()
+    }
     return WhyNot(**{**value, "change": change})
 
 
 def _change_to_wire(change: Mapping[str, Any] | None) -> Wire | None:
-    if change is None or "select" not in change:
-        return None if change is None else dict(change)
-    return {**change, "select": selection_to_wire(change["select"])}
+    if change is None:
+        return None
+    return {name: _OBJECTS[name][0](item) if name in _OBJECTS else item for name, item in change.items()}
 
 
 def context_to_wire(context: Context, *, compact: bool = False) -> Wire:
@@ -336,10 +337,8 @@ def selection_to_wire(select: str | Selector) -> str | Wire:
     return _kind_to_wire("select", select, SELECTIONS)
 
 
-def selection_from_wire(value: str | Mapping[str, Any]) -> str | Selector:
+def selection_from_wire(value: Mapping[str, Any]) -> Selector:
     """Raises InvalidQuery for options that this kind does not have."""
-    if isinstance(value, str):
-        return value
     selector: Selector = _kind_from_wire("select", value, SELECTIONS)
     return selector
 
@@ -362,6 +361,13 @@ def _kind_from_wire(option: str, value: Mapping[str, Any], kinds: Mapping[str, A
         raise InvalidQuery(
             f"{option} is {dict(value)!r}; it must be one of {', '.join(kinds)} with its options"
         ) from error
+
+
+# Options of a search that may be objects: how they are sent, and how an object is read back.
+_OBJECTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "fusion": (fusion_to_wire, fusion_from_wire),
+    "select": (selection_to_wire, selection_from_wire),
+}
 
 
 # -- errors

@@ -137,12 +137,27 @@ def test_the_remedy_of_any_plan_admits_the_record(
         assert why.remedy
     if why.change is None and why.stage not in (None, "records"):
         # Nothing helps a record that neither list can have.
-        assert why.stage in ("vector", "text")
+        assert id not in collection.search(**QUERIES, mode="hybrid", k=100).ids
 
 
 # -- misses whose stage is known by construction
 
 SIZE = 80
+KINDS = [
+    "records",
+    "filter",
+    "first",
+    "blind",
+    "min_score",
+    "select",
+    "pool",
+    "group",
+    "page",
+    "k",
+    "rerank",
+    "fusion",
+    "index",
+]
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +193,7 @@ def injected(rng: random.Random) -> Miss:
     plain = {"mode": mode, **harmless}
     before = [j for j in range(i) if "where" not in harmless or _passes(harmless["where"], j)]
     place = len(before) + 1  # the record's among those that the filter admits
-    kind = rng.choice(
-        ["records", "filter", "first", "blind", "min_score", "select", "pool", "group", "page", "k", "rerank", "index"]
-    )
+    kind = rng.choice(KINDS)
     if kind == "records":
         return "records", "absent", plain
     if kind == "filter":
@@ -208,6 +221,11 @@ def injected(rng: random.Random) -> Miss:
             [{"k": SIZE, "rerank": ByLength(without=id)}, {"k": 3, "candidates": rank, "rerank": ByLength(most=i)}]
         )
         return "rerank", id, {"mode": "vector", **options}
+    if kind == "fusion":
+        # The other way round by vector, whose list has nearly all of the weight.
+        j = rng.randrange(1, 20)
+        options = {"mode": "hybrid", "candidates": SIZE, "fusion": Rrf(weights=(1.0, rng.choice([0.0, 0.001])))}
+        return "fusion", f"r{j}", {**options, "vector": [0.0, 1.0], "k": rng.randrange(j + 1, 40)}
     if kind == "index":
         return "index", id, {"mode": "vector", "k": SIZE}
     return injected(rng)
@@ -239,11 +257,12 @@ def test_why_not_names_the_stage_of_a_thousand_injected_misses(
     stages = set()
     for _ in range(1000):
         stage, id, options = injected(rng)
+        options = {"vector": [1.0, 0.0], **options}
         with monkeypatch.context() as patched:
             if stage == "index":
                 _make_blind(patched, int(id[1:]) + 1, rng.choice([SIZE + 50, 10**9]))
-            assert id not in line.search("word", vector=[1, 0], **options).ids
-            why = line.why_not(id, "word", vector=[1, 0], **options)
+            assert id not in line.search("word", **options).ids
+            why = line.why_not(id, "word", **options)
             stages.add(stage)
             if why.stage != stage:
                 wrong.append((stage, id, options, why))
@@ -251,18 +270,6 @@ def test_why_not_names_the_stage_of_a_thousand_injected_misses(
             if why.stage == "records":
                 continue
             assert why.change is not None, (id, options, why)
-            assert id in line.search("word", vector=[1, 0], **{**options, **why.change}).ids, (id, options, why)
+            assert id in line.search("word", **{**options, **why.change}).ids, (id, options, why)
     assert len(wrong) <= 10, wrong[:3]
-    assert stages == {
-        "records",
-        "filter",
-        "vector",
-        "text",
-        "min_score",
-        "select",
-        "group",
-        "page",
-        "k",
-        "rerank",
-        "index",
-    }
+    assert stages == {*KINDS, "vector", "text"} - {"first", "blind", "pool"}

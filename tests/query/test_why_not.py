@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb.query.fusion import Weighted
 from vecdb.query.selection import KCenter, Mmr
 from vecdb.rerank.base import Candidate, Ranked
 
@@ -86,7 +87,10 @@ def test_a_record_without_vector_or_words_says_so(collection: vecdb.Collection) 
     why = collection.why_not("no vector", [1, 0])
     assert "no vector" in why.reason
     assert why.change is None
-    assert collection.why_not("no vector", "common", vector=[1, 0], mode="vector").change == {"mode": "hybrid", "k": 45}
+    by_words = collection.why_not("no vector", "common", vector=[1, 0], mode="vector").change
+    assert by_words is not None
+    assert by_words["mode"] == "hybrid"
+    assert "no vector" in collection.search("common", vector=[1, 0], **by_words).ids
     assert "none of the query's words" in collection.why_not("r3", "zeppelin", mode="text").reason
 
 
@@ -120,3 +124,15 @@ def test_a_reranker_that_never_saw_a_record_is_named(collection: vecdb.Collectio
 def test_earlier_pages_are_named(collection: vecdb.Collection) -> None:
     why = collection.why_not("r3", [1, 0], k=5, offset=10)
     assert (why.stage, why.change) == ("page", {"offset": 3})
+
+
+def test_a_fusion_that_outweighs_the_better_list_is_named(collection: vecdb.Collection) -> None:
+    collection.add([{"id": "rarest", "text": "zeppelin common", "vector": [-1.0, 0.1]}])
+    options = {"fusion": Weighted(weights=(1.0, 0.1)), "candidates": 400}
+    why = collection.why_not("rarest", "zeppelin common", vector=[1, 0], **options)  # type: ignore[arg-type]
+    assert why.stage == "fusion"
+    assert "number 1 of the text list" in why.reason
+    assert why.change is not None
+    assert set(why.change) == {"fusion"}
+    assert "rarest" in collection.search("zeppelin common", vector=[1, 0], **{**options, **why.change}).ids
+    assert 0.1 < why.change["fusion"].weights[1] < 2

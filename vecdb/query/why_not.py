@@ -15,6 +15,7 @@ from typing import Any
 from vecdb.errors import InvalidQuery, VecdbError
 from vecdb.filters import And, conjuncts, describe
 from vecdb.query.engine import Course, Engine, group_of
+from vecdb.query.fusion import fusion_of
 from vecdb.query.ranking import Ranking
 from vecdb.query.request import MOST_HITS, Query, SearchOptions
 from vecdb.query.selection import MOST_IN_POOL, Pool, name_of
@@ -27,6 +28,10 @@ Change = dict[str, Any]
 _MOST_STEPS = 24  # changes tried one after the other; each opens the way to a later stage, and few queries have five
 # From then on the depth of the lists is held: a larger k looks deeper into them, and the record's rank may keep ahead of it.
 _STEPS_BEFORE_HOLDING = 8
+_MOST_DOUBLINGS, _HALVINGS = (
+    20,
+    5,
+)  # of a list's weight: up to a million times, and then to some percent of what is needed
 _SHRINKING = (
     "ef",
     "candidates",
@@ -123,9 +128,11 @@ class _Search:
 
     def _admits(self, options: SearchOptions, change: Change) -> bool:
         try:
-            return self.miss(replace(options, **change)).stage is None
+            changed = replace(options, **change)
+            rank = self._course(changed).last.rank_of(self._record.row)
         except InvalidQuery:
             return False
+        return rank is not None and changed.offset < rank <= changed.offset + changed.k
 
     def _course(self, options: SearchOptions) -> Course:
         course = self._engine.courses([self._query], options)[0]
@@ -163,9 +170,51 @@ class _Search:
         if rank <= options.offset:
             return _Miss("page", f"it is hit {rank}, on an earlier page", {"offset": rank - 1}, rank)
         if rank > options.offset + options.k:
+            if (outweighed := self._outweighed(rank, course, options)) is not None:
+                return outweighed
             reason = f"it is number {rank}, after the last of the {options.k} hits asked for"
             return _Miss("k", reason, {"k": rank - options.offset}, rank)
         return _Miss(None, f"it is hit {rank}", None, rank)
+
+    def _outweighed(self, rank: int, course: Course, options: SearchOptions) -> _Miss | None:
+        """A record that one list alone would have made a hit, and that the fusion put behind others; None for any other."""
+        if len(course.lists) < 2 or any(stage.name not in ("fusion", "min_score") for stage in course.stages):
+            return None
+        places = [ranking.rank_of(self._record.row) or MOST_HITS for ranking in course.lists]
+        place = min(places)
+        if place > options.offset + options.k:
+            return None
+        favourite = places.index(place)
+        name = course.lists[favourite].name
+        reason = f"it is number {place} of the {name} list, but the fusion of the lists made it number {rank}"
+        change = self._weightier(favourite, options) or {"k": rank - options.offset}
+        return _Miss("fusion", reason, change, rank)
+
+    def _weightier(self, favourite: int, options: SearchOptions) -> Change | None:
+        """The fusion with about the smallest weight of that list that admits the record; None if none does."""
+        fusion = fusion_of(options.fusion)
+        given = getattr(fusion, "weights", None)
+        if not given or not is_dataclass(fusion) or isinstance(fusion, type):
+            return None
+
+        def with_weight(weight: float) -> Change:
+            weights = (*given[:favourite], weight, *given[favourite + 1 :])
+            return {"fusion": replace(fusion, weights=weights)}
+
+        fails = works = float(given[favourite]) or max(given) / 1024
+        for _ in range(_MOST_DOUBLINGS):
+            fails, works = works, 2 * works
+            if self._admits(options, with_weight(works)):
+                break
+        else:
+            return None
+        for _ in range(_HALVINGS):
+            middle = float(f"{(fails + works) / 2:.3g}")
+            if self._admits(options, with_weight(middle)):
+                works = middle
+            else:
+                fails = middle
+        return with_weight(works)
 
     def _missed(self, ranking: Ranking, options: SearchOptions, *, several: bool) -> _Miss:
         """Why one first-stage list lacks the record."""
