@@ -208,6 +208,21 @@ class FusionBody(Body):
     weights: list[float] | None = Field(default=None, description="of the vector list and the text list")
 
 
+class SelectBody(Body):
+    """A selection with its options; what is not given takes the library's default."""
+
+    kind: Literal["mmr", "coverage", "kcenter", "dpp"]
+    pool: int | None = Field(default=None, description="from how many candidates it chooses")
+    diversity: float | None = Field(default=None, description="of mmr and coverage")
+    relevance: float | None = Field(default=None, description="of coverage and dpp")
+    coverage: float | None = Field(default=None, description="of coverage, as are tau and clusters")
+    tau: float | None = None
+    clusters: int | None = None
+
+    def selector(self) -> Any:
+        return wire.selection_from_wire(self.given())
+
+
 class SearchOptions(Body):
     """How to search; what is not given takes the library's default."""
 
@@ -221,7 +236,7 @@ class SearchOptions(Body):
     syntax: Literal["plain", "query"] = "plain"
     group_by: str | None = None
     per_group: int = 1
-    diversity: float | None = None
+    select: str | SelectBody = "topk"
     min_score: float | None = None
     offset: int = 0
     cursor: str | None = None
@@ -241,6 +256,8 @@ class SearchOptions(Body):
         options.pop("vector_format", None)
         if isinstance(self.fusion, FusionBody):
             options["fusion"] = wire.fusion_from_wire(self.fusion.given())
+        if isinstance(self.select, SelectBody):
+            options["select"] = self.select.selector()
         return options
 
     @property
@@ -294,6 +311,7 @@ class ContextBody(Body):
     mode: Mode = "auto"
     neighbours: int = Field(default=0, description="chunks to add before and after each hit")
     min_relevance: float | None = None
+    select: str | SelectBody = "topk"
     vector_format: VectorFormat = "list"
 
     error: ClassVar[type[InvalidInput]] = InvalidQuery
@@ -303,7 +321,10 @@ class ContextBody(Body):
         """Keyword arguments of Collection.context. Raises InvalidQuery above the service's limits."""
         _at_most("k", self.k, settings.max_k, "VECDB_MAX_K")
         _at_most("neighbours", self.neighbours, settings.max_k, "VECDB_MAX_K")
-        return self.given("question", "vector_format")
+        options = self.given("question", "vector_format")
+        if isinstance(self.select, SelectBody):
+            options["select"] = self.select.selector()
+        return options
 
 
 class RecallBody(Body):

@@ -169,6 +169,13 @@ def test_search_can_filter_trace_and_read_its_query(
     assert "text: 1 candidates" in done.err
 
 
+def test_hits_and_passages_can_be_chosen_as_a_set(filled: Command) -> None:
+    done = filled("search", "bees", "--select", "coverage", "--trace")
+    assert {line["id"] for line in done.lines} == {"bees.md#1", "facts.csv#1"}
+    assert "select: 2 candidates" in done.err
+    assert filled("context", "what do bees dance for", "--select", "coverage").lines[0]["found"]
+
+
 def test_plain_output_is_a_table(filled: Command) -> None:
     done = filled("search", "bees", "--plain")
     assert "rank" in done.out
@@ -189,6 +196,7 @@ def test_the_default_model_finds_by_meaning(run: Command, notes: Path) -> None:
     [
         (("x", "--mode", "fuzzy"), 2, "'fuzzy' is not one of auto, vector, text, hybrid"),
         (("x", "-k", "0"), 2, "-k"),
+        (("x", "--select", "best"), 2, "'best' is not one of topk, coverage, mmr, kcenter, dpp"),
         (("x", "--where", "year"), 2, "'year' is no filter; write key=value"),
         (("x", "--where", '{"year"'), 1, "error: the filter '{\"year\"' is not JSON"),
         (("x", "--where", '{"year": {"$near": 1}}'), 1, "error: filter at 'year': unknown operator '$near'"),

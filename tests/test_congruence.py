@@ -21,6 +21,7 @@ import vecdb
 from vecdb.client import AsyncRemoteCollection
 from vecdb.errors import VecdbError
 from vecdb.query.fusion import Rrf, Weighted
+from vecdb.query.selection import Coverage, Dpp, Mmr
 
 httpx2 = pytest.importorskip("httpx2")
 pytest.importorskip("fastapi")
@@ -249,7 +250,11 @@ def searching(db: Any) -> Any:
         docs.search(v, where={"year": {"$gte": 1952}}, k=10, ef=50),
         docs.search(v, group_by="parent", k=5),
         docs.search(v, group_by="author.name", per_group=2, k=5),
-        docs.search(v, diversity=0.5, k=3, candidates=5),
+        docs.search(v, select=Mmr(0.5, pool=5), k=3),
+        docs.search("wing", vector=v, select="coverage", k=3),
+        docs.search(v, select=Coverage(coverage=1, relevance=0.1, diversity=0, tau=0.3, clusters=3), k=2, vectors=True),
+        docs.search(v, select="kcenter", k=3, group_by="parent"),
+        docs.search(v, select=Dpp(relevance=0.5), k=4),
         docs.search(v, min_score=0.0, k=10),
         docs.search(v, offset=2, k=2),
         page,
@@ -267,9 +272,15 @@ def explaining(db: Any) -> Any:
         docs.why_not("d0", "wing", where={"year": 1951}),
         docs.why_not("d5", vector=[1, 0, 0, 0], k=1),
         docs.why_not("absent", "wing"),
+        docs.why_not("d2", vector=[1, 0, 0, 0], k=1, select=Coverage(pool=2)),
+        docs.why_not(
+            "d2", vector=[1, 0, 0, 0], k=1, where={"day": {"$gt": date(2030, 1, 1)}}, min_score=0.999, group_by="parent"
+        ),
         docs.context("wing in a slipstream?", budget_tokens=60),
         docs.context("wing", k=2, where={"year": {"$lt": 1953}}, mode="text", neighbours=1, min_relevance=0.0),
         docs.context("unrelated zebra"),
+        docs.context("wing in a slipstream?", budget_tokens=40, select="coverage", min_relevance=0.0),
+        docs.context("wing in a slipstream?", select=Mmr(0.7), min_relevance=0.0, neighbours=1),
     ]
 
 
@@ -426,6 +437,7 @@ def bad_questions(db: Any) -> Any:
         refusal(lambda: docs.search(["a", "b"], vector=[v])),
         refusal(lambda: docs.search(v, vector=v)),
         refusal(lambda: docs.search("a", fusion="best")),
+        refusal(lambda: docs.search("a", select="most")),
         refusal(lambda: docs.search("a", diversity=2.0)),
         refusal(lambda: docs.search('"open', syntax="query")),
         refusal(lambda: docs.search("a", cursor="x")),

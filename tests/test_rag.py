@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ import vecdb
 from vecdb.errors import InvalidInput, ModelUnavailable
 from vecdb.language_model import OpenAiModel, Prompt, as_language_model, openai_llm
 from vecdb.passages import Packer, Piece, distinct, estimate_tokens, joined
+from vecdb.query.selection import Coverage, Mmr
 from vecdb.rag import NOTHING_FOUND, answer, build_context, make_prompt
 from vecdb.relevance import coverage, informative_words, relevances
 from vecdb.types import Hit, TraceStep
@@ -221,7 +223,38 @@ def test_filters_bind_the_context(docs: vecdb.Collection) -> None:
     assert {passage.source for passage in context.passages} == {"copy.md"}
 
 
-@pytest.mark.parametrize("wrong", [{"budget_tokens": 0}, {"neighbours": -1}, {"k": 0}, {"template": "{"}])
+def test_a_context_chosen_as_a_set_says_more_within_the_same_budget(db: vecdb.Database) -> None:
+    """Eight reworded copies of one text crowd out the others, unless passages are chosen for what they cover."""
+    docs = db.collection("crowded", embed=WordEmbedder())
+    facts = [
+        "bees dance to tell of flowers",
+        "bees dance in the dark hive",
+        "bees dance after rain",
+        "bees dance on the comb",
+    ]
+    copies = [f"bees dance bees dance bees dance number{n} {n} {n + 1}" for n in range(8)]
+    docs.add(ids=[f"copy{n}" for n in range(8)] + [f"fact{n}" for n in range(4)], texts=copies + facts)
+
+    def copies_in(**options: Any) -> int:
+        context = docs.context("bees dance", budget_tokens=70, min_relevance=0.0, mode="vector", **options)
+        assert context.tokens <= 70
+        assert all(hit.vector is None for hit in context.hits)
+        return sum(passage.id.startswith("copy") for passage in context.passages)
+
+    assert copies_in(k=12) >= 3
+    assert copies_in(k=12, select=Coverage(1, 0, 0.5)) <= 2
+    assert copies_in(k=12, select=Mmr(0.9)) <= 2
+
+
+def test_an_answer_takes_the_selection_too(docs: vecdb.Collection) -> None:
+    given = answer(docs, "where do honey bees dance to tell of flowers", llm=lambda prompt: "[1]", select="coverage")
+    assert given.context.found
+    assert not docs.context("mortgage interest rates in Portugal", select="coverage").found
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"budget_tokens": 0}, {"neighbours": -1}, {"k": 0}, {"template": "{"}, {"select": "x"}]
+)
 def test_impossible_options_are_refused(docs: vecdb.Collection, wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidInput):
         docs.context("bees", **wrong)

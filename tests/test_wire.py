@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import vecdb
 from vecdb import wire
 from vecdb.query.fusion import Rrf, Weighted
+from vecdb.query.selection import Coverage, Dpp, KCenter, Mmr
 from vecdb.types import Context, Hit, Hits, Page, Passage, Record, StageReport, TraceStep
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -141,6 +142,15 @@ def test_filters_are_sent_as_they_are_written(where: Any, sent: Any) -> None:
 def test_filters_that_json_would_change_are_refused(where: Any) -> None:
     with pytest.raises(vecdb.InvalidFilter):
         wire.filter_to_wire(where)
+
+
+@pytest.mark.parametrize(
+    "select", [Mmr(0.7), KCenter(pool=9), Dpp(0.2), Coverage(1, 0.5, 0, tau=2.0, clusters=3, pool=50)]
+)
+def test_selections_come_back_as_they_were(select: Any) -> None:
+    assert wire.selection_from_wire(travelled(wire.selection_to_wire(select))) == select
+    why = vecdb.WhyNot("a", "select", "too small a pool", "…", 3, {"select": select, "fusion": Rrf(5.0), "k": 4})
+    assert wire.why_not_from_wire(travelled(wire.why_not_to_wire(why))) == why
 
 
 @pytest.mark.parametrize("fusion", [Rrf(), Rrf(k=7.5, weights=(0.0, 2.0)), Weighted(weights=(0.3, 0.7))])

@@ -329,10 +329,14 @@ class Collection:
         query then ends by itself, and the hits' estimated_recall says what it is likely to have reached.
         fusion: how hybrid lists are joined, "rrf", "weighted", or an object of vecdb.query.fusion.
         syntax="query": text is read as a query with "phrases", prefix*, AND, OR, NOT and parentheses; "plain" takes any text.
-        group_by: at most per_group hits of one parent (or of one value of a metadata key). diversity: 0 … 1, trade relevance for
-        variety (MMR). min_score: leave out hits below. offset, or the cursor of earlier Hits: go on after them. rerank: an object
-        with rerank(query, candidates, k). candidates: how many records each first stage gives. vectors: return them too.
-        model: identity of the model that made the query vector.
+        group_by: at most per_group hits of one parent (or of one value of a metadata key). min_score: leave out hits below.
+        select: how hits are chosen from the candidates: "topk", the best; or as a set, by "coverage" (of the neighbourhood of the
+        query), "mmr", "kcenter", "dpp", or an object of vecdb.query.selection such as Coverage(pool=500). A set comes in the
+        order of choice, with the scores that its hits had; the trace's "select" step tells the gain of each and, for coverage,
+        the share of the neighbourhood covered up to it (coverage) and by it (share), and ids of what it stands for (covers).
+        offset, or the cursor of earlier Hits: go on after them. rerank: an object with rerank(query, candidates, k).
+        candidates: how many records each first stage gives. vectors: return them too. model: identity of the model that made
+        the query vector.
 
         Scores: cosine similarity, inner product, or negated Euclidean distance by vector; BM25 by words; else the last stage's.
         """
@@ -402,7 +406,8 @@ class Collection:
         results: dict[str, Evaluation] = {}
         for mode in modes:
             answers: list[Hits] = self.search(batch, k=k, mode=mode, where=where, **options)
-            run = {id: [(hit.id, hit.score) for hit in hits] for id, hits in zip(judged, answers)}
+            # By rank: a set comes in the order of choice, which its scores do not have.
+            run = {id: [(hit.id, -float(hit.rank)) for hit in hits] for id, hits in zip(judged, answers)}
             results[mode] = evaluate_run(run, {id: qrels[id] for id in judged}, measures=measures)
         return results
 

@@ -138,6 +138,11 @@ class Packer:
             raise InvalidInput(f"budget_tokens is {self.budget_tokens}; it must be at least 1")
         self.render(Piece("id", "text", 0.0), 1)
 
+    def cost(self, piece: Piece) -> int:
+        """About how many tokens of the budget a piece takes, cut as `pack` would cut it."""
+        tokens = self.count_tokens(self.render(piece, 10) + "\n\n")
+        return min(tokens, self.budget_tokens, max(_SMALLEST_TOKENS, int(self.budget_tokens * _LARGEST_SHARE)))
+
     def pack(self, pieces: Sequence[Piece]) -> tuple[str, tuple[Passage, ...]]:
         """The prompt's text and the passages in it; the text's tokens are within the budget.
 

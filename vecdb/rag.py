@@ -10,11 +10,15 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from vecdb.errors import InvalidInput
 from vecdb.language_model import LanguageModel, Prompt, as_language_model, openai_llm
 from vecdb.passages import TEMPLATE, CountTokens, Packer, Piece, distinct, estimate_tokens, joined, piece_of
+from vecdb.query.selection import Coverage, Pool, Selector, selector_of
 from vecdb.relevance import relevances
 from vecdb.types import Answer, Context, Filter, Hit, Hits, Mode, Passage
 
@@ -50,23 +54,32 @@ def build_context(
     count_tokens: CountTokens | None = None,
     min_relevance: float | None = None,
     template: str = TEMPLATE,
+    select: str | Selector = "topk",
 ) -> Context:
     """The passages that bear on a question, packed best first into budget_tokens.
 
     k: hits to choose from. neighbours: how many chunks before and after each hit are added (adjoining chunks become
     one passage). count_tokens: a model's own counter; left out, an estimate. min_relevance: see `vecdb.relevance`; 0
     takes every hit. template: how a passage stands in the text, with {{number}}, {{source}}, {{text}}, {{title}},
-    {{page}}, {{id}}.
+    {{page}}, {{id}}. select: as for `Collection.search`: with anything but "topk", k is at least the selection's pool, and the
+    passages are chosen as a set of those that bear on the question; "coverage" counts each one's tokens and packs what covers
+    most within the budget.
 
     context.found is False, and its text empty, if nothing relevant was found. Raises what `Collection.search` raises.
     """
     if neighbours < 0:
         raise InvalidInput(f"neighbours is {neighbours}; it must be 0 or more")
     packer = Packer(question, budget_tokens, count_tokens or estimate_tokens, template)
-    hits = collection.search(question, k=k, where=where, mode=mode)
+    selector = selector_of(select)
+    chosen_from = k if selector is None else max(k, selector.pool)
+    hits = collection.search(question, k=chosen_from, where=where, mode=mode, vectors=selector is not None)
     relevant = _relevant(question, hits, collection, min_relevance)
-    pieces = _with_neighbours(collection, relevant, neighbours) if neighbours else [_piece(hit) for hit in relevant]
-    text, passages = packer.pack(distinct(joined(piece for piece in pieces if piece.text.strip())))
+    around = [_with_neighbours(collection, hit, neighbours) for hit in relevant]
+    if selector is not None:
+        around = [around[place] for place in _chosen(selector, relevant, around, packer)]
+        hits = replace(hits, hits=tuple(replace(hit, vector=None) for hit in hits))
+    pieces = (piece for of_hit in around for piece in of_hit if piece.text.strip())
+    text, passages = packer.pack(distinct(joined(pieces)))
     return Context(question, text, passages, packer.count_tokens(text) if text else 0, bool(passages), hits)
 
 
@@ -82,6 +95,7 @@ def answer(
     neighbours: int = 0,
     count_tokens: CountTokens | None = None,
     min_relevance: float | None = None,
+    select: str | Selector = "topk",
     instructions: str = INSTRUCTIONS,
 ) -> Answer:
     """A language model's answer from the collection's passages, with its citations.
@@ -104,6 +118,7 @@ def answer(
         neighbours=neighbours,
         count_tokens=count_tokens,
         min_relevance=min_relevance,
+        select=select,
     )
     if not context.found:
         return Answer(question, NOTHING_FOUND, (), True, context)
@@ -140,17 +155,24 @@ def _piece(hit: Hit) -> Piece:
     return Piece(hit.id, hit.text or "", hit.score, hit.parent, hit.seq, hit.seq, hit.metadata)
 
 
-def _with_neighbours(collection: Collection, hits: Sequence[Hit], reach: int) -> list[Piece]:
-    """Each hit followed by the chunks around it, which count as relevant as the hit."""
-    pieces: list[Piece] = []
-    for hit in hits:
-        pieces.append(_piece(hit))
-        if hit.parent is not None and hit.seq is not None:
-            seq = hit.seq
-            around = collection.neighbours(hit.parent, seq - reach, seq + reach)
-            # Nearest first: each one then adjoins what is joined already.
-            around.sort(key=lambda record: abs((record.seq or 0) - seq))
-            pieces.extend(piece_of(record, hit.score) for record in around if record.id != hit.id)
+def _chosen(selector: Selector, hits: Sequence[Hit], around: Sequence[Sequence[Piece]], packer: Packer) -> list[int]:
+    """Places of the hits that go into the prompt, in order of choice. around: for each hit the pieces that it would bring."""
+    pool = Pool.of(np.array([hit.score for hit in hits]), [hit.vector for hit in hits])
+    if not isinstance(selector, Coverage):
+        return selector.choose(pool, len(pool)).places
+    costs = np.array([sum(packer.cost(piece) for piece in joined(pieces)) for pieces in around], dtype=np.float64)
+    return selector.within(pool, np.minimum(costs, packer.budget_tokens), packer.budget_tokens).places
+
+
+def _with_neighbours(collection: Collection, hit: Hit, reach: int) -> list[Piece]:
+    """A hit followed by the chunks around it, which count as relevant as the hit."""
+    pieces = [_piece(hit)]
+    if reach and hit.parent is not None and hit.seq is not None:
+        seq = hit.seq
+        around = collection.neighbours(hit.parent, seq - reach, seq + reach)
+        # Nearest first: each one then adjoins what is joined already.
+        around.sort(key=lambda record: abs((record.seq or 0) - seq))
+        pieces.extend(piece_of(record, hit.score) for record in around if record.id != hit.id)
     return pieces
 
 

@@ -161,6 +161,11 @@ class Tables:
             records.update((line[0], StoredRecord(*line)) for line in found)
         return records
 
+    def ids(self, db: apsw.Connection, rows: Sequence[int]) -> dict[int, str]:
+        """The id of each of these rows that exists."""
+        found = db.execute(f"SELECT row, id FROM {self.records} WHERE row {_LISTED}", (orjson.dumps(rows).decode(),))
+        return dict(found)
+
     def by_id(self, db: apsw.Connection, id: str) -> StoredRecord | None:
         found = db.execute(f"SELECT {_COLUMNS} FROM {self.records} WHERE id = ?", (id,)).fetchone()
         return None if found is None else StoredRecord(*found)
@@ -225,6 +230,11 @@ class Tables:
     def vector(self, db: apsw.Connection, row: int) -> bytes | None:
         found: bytes | None = db.execute(f"SELECT vector FROM {self.vectors} WHERE row = ?", (row,)).get
         return found
+
+    def vectors_of(self, db: apsw.Connection, rows: Sequence[int]) -> dict[int, bytes]:
+        """The vector of each of these rows that has one."""
+        sql = f"SELECT row, vector FROM {self.vectors} WHERE row {_LISTED}"
+        return dict(db.execute(sql, (orjson.dumps(rows).decode(),)))
 
     def vectors_between(self, db: apsw.Connection, first: int, last: int) -> Iterator[tuple[int, bytes]]:
         sql = f"SELECT row, vector FROM {self.vectors} WHERE row BETWEEN ? AND ? ORDER BY row"

@@ -33,12 +33,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class TraceStep:
-    """What one stage made of a hit: its rank there (from 1), its score there, and the weight of that list in the next stage."""
+    """What one stage made of a hit: its rank there (from 1), its score there, and the weight of that list in the next stage.
+
+    detail: what else the stage knows of this hit, JSON-able; `Collection.search` documents it.
+    """
 
     stage: str
     rank: int | None = None
     score: float | None = None
     weight: float | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +127,18 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class WhyNot:
-    """Why a record is not among the hits. stage: the first that dropped it (None if it is a hit); reason and remedy in words."""
+    """Why a record is not among the hits. stage: the first that dropped it (None if it is a hit); reason and remedy in words.
+
+    change: the remedy as options of `search`: the same search with these has the record among its hits. None if no option brings
+    it in, or none is needed. rank: its place in the list where it was dropped.
+    """
 
     id: str
     stage: str | None
     reason: str
     remedy: str | None = None
     rank: int | None = None
+    change: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

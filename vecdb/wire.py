@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector, RequestTimeo
 from vecdb.filters import parse
 from vecdb.metadata import DATE_KEY, encode, iso_text, normalised, plain
 from vecdb.query.fusion import FUSIONS, Fusion
+from vecdb.query.selection import SELECTIONS, Selector
 from vecdb.types import (
     CollectionStats,
     Context,
@@ -179,7 +180,7 @@ def _hit_to_wire(hit: Hit, compact: bool) -> Wire:
         "parent": hit.parent,
         "seq": hit.seq,
         **_vector_field(hit.vector, compact),
-        "trace": [{"stage": s.stage, "rank": s.rank, "score": s.score, "weight": s.weight} for s in hit.trace],
+        "trace": [asdict(step) for step in hit.trace],
     }
 
 
@@ -206,11 +207,21 @@ def write_result_from_wire(value: Wire) -> WriteResult:
 
 
 def why_not_to_wire(why: WhyNot) -> Wire:
-    return {"id": why.id, "stage": why.stage, "reason": why.reason, "remedy": why.remedy, "rank": why.rank}
+    return {name: getattr(why, name) for name in WhyNot.__dataclass_fields__} | {"change": _change_to_wire(why.change)}
 
 
 def why_not_from_wire(value: Wire) -> WhyNot:
-    return WhyNot(**value)
+    change = value["change"] and {
+        name: _OBJECTS[name][1](item) if isinstance(item, dict) and name in _OBJECTS else item
+        for name, item in value["change"].items()
+    }
+    return WhyNot(**{**value, "change": change})
+
+
+def _change_to_wire(change: Mapping[str, Any] | None) -> Wire | None:
+    if change is None:
+        return None
+    return {name: _OBJECTS[name][0](item) if name in _OBJECTS else item for name, item in change.items()}
 
 
 def context_to_wire(context: Context, *, compact: bool = False) -> Wire:
@@ -289,7 +300,7 @@ def _bare(value: Any) -> str:
     return encode({"v": value})[len('{"v":') : -1]
 
 
-# -- filters and fusion
+# -- filters, fusion and selection
 
 
 def filter_to_wire(where: Filter | None) -> orjson.Fragment | None:
@@ -312,24 +323,51 @@ def _filter_value(value: Any) -> Any:
 
 def fusion_to_wire(fusion: str | Fusion) -> str | Wire:
     """Raises InvalidQuery for a fusion of the caller's own, which is code and stays where it is."""
-    if isinstance(fusion, str):
-        return fusion
-    kind = next((name for name, known in FUSIONS.items() if type(fusion) is known), None)
-    if kind is None:
-        raise InvalidQuery(f"fusion is {fusion!r}, which cannot be sent to a service; use one of {', '.join(FUSIONS)}")
-    return {"kind": kind, **asdict(fusion)}  # type: ignore[call-overload]
+    return _kind_to_wire("fusion", fusion, FUSIONS)
 
 
 def fusion_from_wire(value: Mapping[str, Any]) -> Fusion:
     """Raises InvalidQuery for options that this kind does not have."""
+    fusion: Fusion = _kind_from_wire("fusion", value, FUSIONS)
+    return fusion
+
+
+def selection_to_wire(select: str | Selector) -> str | Wire:
+    """Raises InvalidQuery for a selection of the caller's own."""
+    return _kind_to_wire("select", select, SELECTIONS)
+
+
+def selection_from_wire(value: Mapping[str, Any]) -> Selector:
+    """Raises InvalidQuery for options that this kind does not have."""
+    selector: Selector = _kind_from_wire("select", value, SELECTIONS)
+    return selector
+
+
+def _kind_to_wire(option: str, given: Any, kinds: Mapping[str, Any]) -> str | Wire:
+    """A name as it is; an object of one of these classes as its fields and the name of its kind."""
+    if isinstance(given, str):
+        return given
+    kind = next((name for name, known in kinds.items() if type(given) is known), None)
+    if kind is None:
+        raise InvalidQuery(f"{option} is {given!r}, which cannot be sent to a service; use one of {', '.join(kinds)}")
+    return {"kind": kind, **asdict(given)}
+
+
+def _kind_from_wire(option: str, value: Mapping[str, Any], kinds: Mapping[str, Any]) -> Any:
     options = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items() if name != "kind"}
     try:
-        fusion: Fusion = FUSIONS[value["kind"]](**options)
-        return fusion
+        return kinds[value["kind"]](**options)
     except (KeyError, TypeError) as error:
         raise InvalidQuery(
-            f"fusion is {dict(value)!r}; it must be one of {', '.join(FUSIONS)} with its options"
+            f"{option} is {dict(value)!r}; it must be one of {', '.join(kinds)} with its options"
         ) from error
+
+
+# Options of a search that may be objects: how they are sent, and how an object is read back.
+_OBJECTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "fusion": (fusion_to_wire, fusion_from_wire),
+    "select": (selection_to_wire, selection_from_wire),
+}
 
 
 # -- errors

@@ -13,6 +13,7 @@ from word_embedder import WordEmbedder
 
 import vecdb
 from vecdb.query.fusion import Rrf, Weighted
+from vecdb.query.selection import Coverage, Mmr
 from vecdb.rerank.base import Candidate, Ranked
 
 TEXTS = {
@@ -205,14 +206,76 @@ def test_grouping_keeps_the_best_of_each_parent(collection: vecdb.Collection) ->
     )
 
 
-def test_diversity_passes_over_copies(db: vecdb.Database) -> None:
+def test_a_set_passes_over_copies(db: vecdb.Database) -> None:
     collection = db.collection("c", embed=WordEmbedder())
     texts = ["lift of a wing"] * 9 + ["lift of a crane", "noise", "heat", "drag"]
     collection.add(ids=[f"copy{i}" for i in range(9)] + ["other", "x", "y", "z"], texts=texts)
     plain = collection.search("lift of a wing", k=3, mode="vector")
-    diverse = collection.search("lift of a wing", k=3, mode="vector", diversity=0.6)
+    diverse = collection.search("lift of a wing", k=3, mode="vector", select=Mmr(0.6))
     assert plain.ids == ["copy0", "copy1", "copy2"]
     assert [id for id in diverse.ids if id.startswith("copy")] == ["copy0"]
+
+
+def test_a_set_comes_with_the_scores_of_its_hits_and_pages_follow_each_other(db: vecdb.Database) -> None:
+    rng = np.random.default_rng(1)
+    collection = db.collection("c", dimension=8)
+    collection.add(ids=[f"r{i}" for i in range(60)], vectors=rng.standard_normal((60, 8)))
+    collection.warm()  # SQLite's own scan rounds otherwise
+    query = np.ones(8)
+    scores = {hit.id: hit.score for hit in collection.search(query, k=60)}
+    for select in ("coverage", "mmr", "kcenter", "dpp", Coverage(1, 0, 0, pool=30)):
+        whole = collection.search(query, k=12, select=select)
+        assert {hit.id: hit.score for hit in whole} == {id: scores[id] for id in whole.ids}
+        first = collection.search(query, k=5, select=select)
+        rest = collection.search(query, k=7, select=select, cursor=first.cursor)
+        assert first.ids + rest.ids == whole.ids
+        assert [hit.rank for hit in rest] == list(range(6, 13))
+
+
+def test_plain_search_is_coverage_without_cover_and_diversity(collection: vecdb.Collection) -> None:
+    for mode in ("vector", "text", "hybrid"):
+        plain = collection.search("supersonic wing flow", k=5, mode=mode)
+        chosen = collection.search("supersonic wing flow", k=5, mode=mode, select=Coverage(0, 1, 0))
+        assert (chosen.ids, chosen.scores) == (plain.ids, plain.scores)
+
+
+def test_the_trace_tells_what_a_chosen_hit_stands_for(db: vecdb.Database) -> None:
+    collection = db.collection("c", dimension=3)
+    clumps = np.repeat(np.eye(3), 5, axis=0) + np.linspace(0.3, 0, 15)[:, None]
+    collection.add(ids=[f"{'abc'[i // 5]}{i % 5}" for i in range(15)], vectors=clumps)
+    hits = collection.search([3.0, 2.0, 1.0], k=3, select=Coverage(1, 0, 0.1, tau=0.5))
+    assert {hit.id[0] for hit in hits} == {"a", "b", "c"}
+    steps = [hit.trace[-1] for hit in hits]
+    assert [step.stage for step in steps] == ["select"] * 3
+    for hit, step in zip(hits, steps):
+        assert set(step.detail["covers"]) == {f"{hit.id[0]}{i}" for i in range(5)} - {hit.id}
+    report = next(step for step in hits.trace if step.stage == "select")
+    assert report.detail["kind"] == "coverage"
+    assert (
+        report.detail["coverage"]
+        == steps[-1].detail["coverage"]
+        == pytest.approx(sum(s.detail["share"] for s in steps))
+    )
+    assert [s.detail["gain"] for s in steps] == sorted((s.detail["gain"] for s in steps), reverse=True)
+
+
+def test_records_without_vectors_can_be_chosen(db: vecdb.Database) -> None:
+    collection = db.collection("c")
+    collection.add(ids=list("abc"), texts=["a wing", "a wing and a wing", "wing"])
+    for select in ("coverage", "mmr", "kcenter", "dpp"):
+        assert sorted(collection.search("wing", select=select).ids) == ["a", "b", "c"]
+        assert collection.search("zeppelin", select=select).ids == []
+
+
+def test_groups_are_made_of_the_whole_choice(collection: vecdb.Collection) -> None:
+    hits = collection.search("supersonic wing flow", select="coverage", group_by="parent", k=3)
+    assert len({hit.parent for hit in hits}) == len(hits) == 3
+
+
+def test_a_set_is_chosen_from_what_min_score_leaves(collection: vecdb.Collection) -> None:
+    scores = collection.search("wing", mode="vector", k=5).scores
+    hits = collection.search("wing", mode="vector", k=2, min_score=scores[1], select="kcenter")
+    assert hits.scores == scores[:2]
 
 
 def test_min_score_leaves_out_what_is_below(collection: vecdb.Collection) -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb.query.fusion import Weighted
+from vecdb.query.selection import KCenter, Mmr
 from vecdb.rerank.base import Candidate, Ranked
 
 
-class FirstTen:
+class AsTheyCome:
     def rerank(self, query: str, candidates: Sequence[Candidate], k: int) -> list[Ranked]:
         return [Ranked(i, -float(i)) for i in range(min(k, len(candidates)))]
 
@@ -46,11 +48,22 @@ def test_the_filters_failing_clause_is_named(collection: vecdb.Collection) -> No
     assert why.stage == "filter"
     assert '{"even": true}' in why.reason
     assert '"n"' not in why.reason
+    assert why.change == {"where": {"n": {"$lt": 100}}}
+    assert collection.why_not("r3", [1, 0], where={"even": True}).change == {"where": None}
+
+
+def test_all_that_stands_in_the_way_is_changed(collection: vecdb.Collection) -> None:
+    options = {"where": {"even": True}, "min_score": 0.9999, "group_by": "parent", "k": 2}
+    why = collection.why_not("r29", [1, 0], **options)  # type: ignore[arg-type]
+    assert why.stage == "filter"
+    assert why.change is not None
+    assert set(why.change) == {"where", "min_score", "per_group", "k"}
+    assert "r29" in collection.search([1, 0], **{**options, **why.change}).ids  # type: ignore[arg-type]
 
 
 def test_k_is_the_remedy_for_a_record_further_down(collection: vecdb.Collection) -> None:
     why = collection.why_not("r24", [1, 0], k=10)
-    assert (why.stage, why.rank, why.remedy) == ("vector", 25, "pass k=25 or more")
+    assert (why.stage, why.rank, why.remedy, why.change) == ("vector", 25, "pass k=25", {"k": 25})
     assert "r24" in collection.search([1, 0], k=25).ids
     assert "r24" not in collection.search([1, 0], k=24).ids
 
@@ -63,13 +76,21 @@ def test_k_is_named_when_the_record_was_found_but_cut(collection: vecdb.Collecti
 def test_candidates_are_the_remedy_in_a_hybrid_search(collection: vecdb.Collection) -> None:
     why = collection.why_not("r250", "rare", vector=[1, 0], k=5)
     assert why.stage == "text"
-    assert why.remedy is not None
-    wider = int(why.remedy.split("=")[1].split()[0])
-    assert collection.why_not("r250", "rare", vector=[1, 0], k=5, candidates=wider).stage == "k"
+    assert why.change is not None
+    k = why.change["k"]
+    assert why.change == {"k": k}  # a larger k looks deeper into the lists, too
+    assert "r250" in collection.search("rare", vector=[1, 0], k=k).ids
+    assert "r250" not in collection.search("rare", vector=[1, 0], k=k - 1).ids
 
 
 def test_a_record_without_vector_or_words_says_so(collection: vecdb.Collection) -> None:
-    assert "no vector" in collection.why_not("no vector", [1, 0]).reason
+    why = collection.why_not("no vector", [1, 0])
+    assert "no vector" in why.reason
+    assert why.change is None
+    by_words = collection.why_not("no vector", "common", vector=[1, 0], mode="vector").change
+    assert by_words is not None
+    assert by_words["mode"] == "hybrid"
+    assert "no vector" in collection.search("common", vector=[1, 0], **by_words).ids
     assert "none of the query's words" in collection.why_not("r3", "zeppelin", mode="text").reason
 
 
@@ -78,14 +99,40 @@ def test_selection_stages_are_named(collection: vecdb.Collection) -> None:
     assert why.stage == "group"
     assert "doc0" in why.reason
     assert collection.why_not("r20", [1, 0], min_score=0.9999, candidates=50).stage == "min_score"
-    assert collection.why_not("r1", [1, 0], diversity=0.9, k=3, candidates=300).stage == "diversity"
+    why = collection.why_not("r1", [1, 0], select=Mmr(0.9, pool=300), k=3)
+    assert why.stage == "select"
+    assert why.change is not None
+    turn = why.change["k"]
+    assert collection.search([1, 0], select=Mmr(0.9, pool=300), k=turn).ids[-1] == "r1"
+
+
+def test_a_selection_that_chose_from_fewer_gets_a_larger_pool(collection: vecdb.Collection) -> None:
+    why = collection.why_not("r150", [1, 0], select="kcenter", k=8)
+    assert why.change is not None
+    assert why.change["select"] == KCenter(pool=151)
+    assert "r150" in collection.search([1, 0], **{"select": "kcenter", "k": 8, **why.change}).ids
 
 
 def test_a_reranker_that_never_saw_a_record_is_named(collection: vecdb.Collection) -> None:
-    why = collection.why_not("r80", "common", vector=[1, 0], k=5, rerank=FirstTen())
+    why = collection.why_not("r80", "common", vector=[1, 0], k=5, rerank=AsTheyCome())
     assert why.stage == "rerank"
     assert "looked at" in why.reason
+    assert why.change is not None
+    assert "r80" in collection.search("common", vector=[1, 0], rerank=AsTheyCome(), **why.change).ids
 
 
 def test_earlier_pages_are_named(collection: vecdb.Collection) -> None:
-    assert collection.why_not("r3", [1, 0], k=5, offset=10).stage == "page"
+    why = collection.why_not("r3", [1, 0], k=5, offset=10)
+    assert (why.stage, why.change) == ("page", {"offset": 3})
+
+
+def test_a_fusion_that_outweighs_the_better_list_is_named(collection: vecdb.Collection) -> None:
+    collection.add([{"id": "rarest", "text": "zeppelin common", "vector": [-1.0, 0.1]}])
+    options = {"fusion": Weighted(weights=(1.0, 0.1)), "candidates": 400}
+    why = collection.why_not("rarest", "zeppelin common", vector=[1, 0], **options)  # type: ignore[arg-type]
+    assert why.stage == "fusion"
+    assert "number 1 of the text list" in why.reason
+    assert why.change is not None
+    assert set(why.change) == {"fusion"}
+    assert "rarest" in collection.search("zeppelin common", vector=[1, 0], **{**options, **why.change}).ids
+    assert 0.1 < why.change["fusion"].weights[1] < 2

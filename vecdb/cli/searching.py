@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vecdb.types import Answer, Context, Hits
 
 MODES = ("auto", "vector", "text", "hybrid")
+SELECTIONS = ("topk", "coverage", "mmr", "kcenter", "dpp")
+Select = Annotated[str, typer.Option(help="How hits are chosen: topk, or as a set by coverage, mmr, kcenter, dpp.")]
 Question = Annotated[str, typer.Argument(help="The question; - reads it from standard input.")]
 Budget = Annotated[int, typer.Option("--budget", min=1, help="The most tokens that the passages may take.")]
 
@@ -44,6 +46,7 @@ def search(
     group_by: Annotated[
         str | None, typer.Option(help="At most one hit for each parent (or value of this key).")
     ] = None,
+    select: Select = "topk",
     min_score: Annotated[float | None, typer.Option(help="Leave out hits with a lower score.")] = None,
     syntax: Annotated[str, typer.Option(help='plain, or query: "a phrase", pre*, AND, OR, NOT.')] = "plain",
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the index.")] = False,
@@ -64,6 +67,7 @@ def search(
             where=parse_where(where),
             offset=offset,
             group_by=group_by,
+            select=one_of(select, SELECTIONS, "--select"),
             min_score=min_score,
             syntax=one_of(syntax, ("plain", "query"), "--syntax"),
             exact=exact,
@@ -94,6 +98,7 @@ def context(
     mode: Mode = "auto",
     where: Where = None,
     neighbours: Annotated[int, typer.Option(min=0, help="Chunks before and after each hit to add.")] = 0,
+    select: Select = "topk",
     plain: Plain = False,
 ) -> None:
     """Pack the passages that answer a question, numbered for citation, for a language model's prompt.
@@ -109,6 +114,7 @@ def context(
             mode=one_of(mode, MODES, "--mode"),
             where=parse_where(where),
             neighbours=neighbours,
+            select=one_of(select, SELECTIONS, "--select"),
         )
         print_context(packed, plain=plain)
 
@@ -136,6 +142,7 @@ def ask(
     collection: Name = None,
     budget: Budget = 1500,
     mode: Mode = "auto",
+    select: Select = "topk",
     where: Where = None,
     plain: Plain = False,
 ) -> None:
@@ -153,6 +160,7 @@ def ask(
             llm=llm,
             budget_tokens=budget,
             mode=one_of(mode, MODES, "--mode"),
+            select=one_of(select, SELECTIONS, "--select"),
             where=parse_where(where),
         )
     print(_in_words(given)) if plain else emit(_in_json(given))

@@ -250,6 +250,8 @@ def context(name: str, question: str, budget_tokens: int, options: Wire) -> Call
             )
     if "where" in options:
         options["where"] = wire.filter_to_wire(options["where"])
+    if "select" in options:
+        options["select"] = wire.selection_to_wire(options["select"])
     body = {"question": question, "budget_tokens": budget_tokens, **options, "vector_format": "base64"}
     return _asking(name, "context", body, wire.context_from_wire)
 
@@ -444,6 +446,8 @@ def _search_options(options: Wire) -> Wire:
         options["where"] = wire.filter_to_wire(options["where"])
     if "fusion" in options:
         options["fusion"] = wire.fusion_to_wire(options["fusion"])
+    if "select" in options:
+        options["select"] = wire.selection_to_wire(options["select"])
     return {**options, "vector_format": "base64"}
 
 

@@ -23,7 +23,8 @@ from vecdb.query.fusion import fuse, fusion_of
 from vecdb.query.ranking import Ranking
 from vecdb.query.request import Query, SearchOptions, cursor_to
 from vecdb.query.retrieval import Retrieval
-from vecdb.query.selection import diversified, grouped
+from vecdb.query.selection import Covered, Pool, Selection, name_of
+from vecdb.query.selection.grouping import grouped
 from vecdb.rerank.base import Candidate
 from vecdb.storage import Store
 from vecdb.tables import StoredRecord, Tables
@@ -34,6 +35,29 @@ _log = logging.getLogger("vecdb")
 
 # The last attempt keeps this process from writing; other processes pause longer between two commits than a query takes.
 _ATTEMPTS = 3
+_MOST_SHOWN = 10  # records that a trace lists as covered by a hit
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a selection chose from which rows. covered: what those of the page and before it stand for."""
+
+    pool: Ranking
+    selection: Selection
+    covered: Covered | None
+
+    def shown(self, row: int) -> dict[str, Any]:
+        """What the trace tells of a chosen row; "covers" are rows."""
+        places = self.selection.places
+        turn = next((turn for turn, place in enumerate(places) if self.pool.rows[place] == row), None)
+        if turn is None:
+            return {}
+        gain = self.selection.gains[turn]
+        told: dict[str, Any] = {"gain": gain if np.isfinite(gain) else None}
+        if self.covered is not None and turn < len(self.covered.scores):
+            cell = self.pool.rows[self.covered.cells[turn][:_MOST_SHOWN]].tolist()
+            told |= {"coverage": self.covered.scores[turn], "share": self.covered.shares[turn], "covers": cell}
+        return told
 
 
 @dataclass(slots=True)
@@ -46,6 +70,7 @@ class Course:
     stages: list[Ranking] = field(default_factory=list)  # after the first stage, in order
     reports: list[StageReport] = field(default_factory=list)
     records: dict[int, StoredRecord] = field(default_factory=dict)
+    chosen: Chosen | None = None  # by the selection
     recall: float | None = 1.0  # likely share of the true neighbours in the first stage; None: nobody can say
     missed: bool = False  # a candidate was deleted, or got a new row, before its record was read
 
@@ -153,15 +178,15 @@ class Engine:
     def _later_stages(self, course: Course, options: SearchOptions) -> None:
         if options.rerank is not None:
             self._rerank(course, options)
-        if options.diversity is not None:
-            self._diversify(course, options)
-        if options.group_by is not None:
-            self._group(course, options)
         if options.min_score is not None:
             since = time.perf_counter()
             good = np.flatnonzero(course.last.scores >= options.min_score)
             course.stages.append(course.last.taken(good, "min_score"))
             course.report("min_score", len(good), since, {"min_score": options.min_score})
+        if options.selector is not None:
+            self._select(course, options)
+        if options.group_by is not None:
+            self._group(course, options)
 
     def _rerank(self, course: Course, options: SearchOptions) -> None:
         """A second look at the best candidates. A reranker that fails leaves the order as it was, and says so in the trace."""
@@ -187,19 +212,22 @@ class Engine:
         course.stages.append(Ranking("rerank", pool.rows[places], scores))
         course.report("rerank", len(order), since, {"looked_at": len(pool)})
 
-    def _diversify(self, course: Course, options: SearchOptions) -> None:
+    def _select(self, course: Course, options: SearchOptions) -> None:
+        """Candidates chosen as a set; they keep their scores, so what comes back is ordered by choice."""
         since = time.perf_counter()
-        assert options.diversity is not None
-        pool = course.last.first(options.depth(1))
-        stored = self.retrieval.vectors_of(pool.rows.tolist())
-        nothing = np.zeros(self._definition.config.dimension or 1, dtype=np.float32)  # unlike everything
-        vectors = (
-            np.stack([nothing if vector is None else vector for vector in stored]) if stored else nothing[None][:0]
-        )
-        count = len(pool) if options.group_by is not None else options.wanted
-        places, _ = diversified(pool.scores, vectors, options.diversity, count)
-        course.stages.append(pool.taken(places, "diversity"))
-        course.report("diversity", len(places), since, {"diversity": options.diversity})
+        selector = options.selector
+        assert selector is not None
+        ranking = course.last.first(max(selector.pool, options.wanted))
+        pool = Pool.of(ranking.scores, self.retrieval.vectors_of(ranking.rows.tolist()))
+        selection = selector.choose(pool, len(pool) if options.group_by is not None else options.wanted)
+        ends = min(options.offset + options.k, len(selection.places))
+        covered = selection.covered(ends) if selection.covered is not None and ends else None
+        course.chosen = Chosen(ranking, selection, covered)
+        course.stages.append(ranking.taken(selection.places, "select"))
+        detail: dict[str, Any] = {"kind": name_of(selector), "pool": len(pool)}
+        if covered is not None:
+            detail["coverage"] = covered.scores[-1]
+        course.report("select", len(selection.places), since, detail)
 
     def _group(self, course: Course, options: SearchOptions) -> None:
         since = time.perf_counter()
@@ -238,14 +266,28 @@ class Engine:
             trace=tuple(course.reports),
         )
 
+    def _details(self, course: Course, rows: list[int]) -> dict[int, dict[str, Any]]:
+        """What the selection tells of each of these rows, with ids for the records that it covers."""
+        if course.chosen is None:
+            return {}
+        details = {row: course.chosen.shown(row) for row in rows}
+        covered = [row for detail in details.values() for row in detail.get("covers", ())]
+        if covered:
+            with self._store.read() as db:
+                ids = self._tables.ids(db, covered)
+            for detail in details.values():
+                detail["covers"] = [ids[row] for row in detail.get("covers", ()) if row in ids]
+        return details
+
     def _hit_list(self, course: Course, rows: list[int], options: SearchOptions) -> Iterator[Hit]:
         lists = [
             (r, {row: place for place, row in enumerate(r.rows.tolist())}) for r in (*course.lists, *course.stages)
         ]
         vectors = self.retrieval.vectors_of(rows) if options.vectors and rows else None
+        details = self._details(course, rows)
         for i, row in enumerate(rows):
             record = course.records[row]
-            steps = tuple(_steps(lists, course.weights, row))
+            steps = tuple(_steps(lists, course.weights, details.get(row, {}), row))
             yield Hit(
                 id=record.id,
                 rank=options.offset + i + 1,
@@ -260,13 +302,17 @@ class Engine:
 
 
 def _steps(
-    lists: Sequence[tuple[Ranking, dict[int, int]]], weights: Mapping[str, float], row: int
+    lists: Sequence[tuple[Ranking, dict[int, int]]],
+    weights: Mapping[str, float],
+    of_selection: Mapping[str, Any],
+    row: int,
 ) -> Iterator[TraceStep]:
     """A record's rank and score in each list that has it."""
     for ranking, places in lists:
         place = places.get(row)
         if place is not None:
-            yield TraceStep(ranking.name, place + 1, float(ranking.scores[place]), weights.get(ranking.name))
+            score, detail = float(ranking.scores[place]), of_selection if ranking.name == "select" else {}
+            yield TraceStep(ranking.name, place + 1, score, weights.get(ranking.name), detail)
 
 
 def group_of(record: StoredRecord | None, key: str) -> str | None:

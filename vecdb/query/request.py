@@ -14,6 +14,7 @@ import orjson
 from vecdb.errors import InvalidQuery
 from vecdb.filters import Node, parse
 from vecdb.query.fusion import Fusion, fusion_of
+from vecdb.query.selection import MOST_IN_POOL, Selector, name_of, selector_of
 from vecdb.rerank.base import Reranker
 from vecdb.types import Filter, Mode, Vector
 
@@ -35,7 +36,7 @@ class SearchKeywords(TypedDict, total=False):
     syntax: Syntax
     group_by: str | None
     per_group: int
-    diversity: float | None
+    select: str | Selector
     min_score: float | None
     offset: int
     rerank: Reranker | None
@@ -57,7 +58,7 @@ class SearchOptions:
     syntax: Syntax = "plain"
     group_by: str | None = None
     per_group: int = 1
-    diversity: float | None = None
+    select: str | Selector = "topk"
     min_score: float | None = None
     offset: int = 0
     rerank: Reranker | None = None
@@ -78,8 +79,11 @@ class SearchOptions:
         _one_of("syntax", self.syntax, ("plain", "query"))
         fusion_of(self.fusion)
         _ = self.condition
-        if self.diversity is not None and not 0 <= self.diversity <= 1:
-            raise InvalidQuery(f"diversity is {self.diversity}; it must lie between 0 (relevance alone) and 1")
+        if self.selector is not None and self.offset + self.k > MOST_IN_POOL:
+            raise InvalidQuery(
+                f"k and offset ask for {self.offset + self.k:,} hits; a set is chosen of at most {MOST_IN_POOL:,}: "
+                "ask for fewer, or leave out select"
+            )
         if self.rerank is not None and not callable(getattr(self.rerank, "rerank", None)):
             raise InvalidQuery(f"rerank is {self.rerank!r}; give an object with rerank(query, candidates, k)")
 
@@ -97,6 +101,11 @@ class SearchOptions:
         return None if self.where is None or self.where == {} else parse(self.where)
 
     @property
+    def selector(self) -> Selector | None:
+        """What chooses the hits as a set; None if they are simply the best. Raises InvalidQuery."""
+        return selector_of(self.select)
+
+    @property
     def wanted(self) -> int:
         """Hits needed to fill the page, and one more to know whether there is a next one."""
         return self.offset + self.k + 1
@@ -107,8 +116,10 @@ class SearchOptions:
             return max(self.candidates, self.wanted)
         # A record that is good in one list only must be found in the other to be ranked well by both.
         depth = self.wanted if lists == 1 else max(100, 4 * self.wanted)
-        if self.rerank is not None or self.diversity is not None:
+        if self.rerank is not None:
             depth = max(depth, 50, 5 * self.wanted)
+        if (selector := self.selector) is not None:
+            depth = max(depth, selector.pool)
         if self.group_by is not None:
             depth = max(depth, 200, 10 * self.wanted * self.per_group)
         return depth
@@ -131,6 +142,7 @@ def fingerprint(query: Query, options: SearchOptions) -> str:
         options.syntax,
         options.group_by,
         options.min_score,
+        None if options.selector is None else name_of(options.selector),
     ]
     digest = hashlib.blake2b(repr(parts).encode(errors="replace"), digest_size=6)
     if query.vector is not None:

@@ -178,8 +178,9 @@ class Retrieval:
     def vectors_of(self, rows: Sequence[int]) -> list[Vector | None]:
         """The stored vector (D,) of each of these rows; None for a record that has none."""
         with self._store.read() as db:
-            blobs = [self._tables.vector(db, row) for row in rows]
-        return [None if blob is None else from_blobs([blob], len(blob) // 4)[0] for blob in blobs]
+            blobs = self._tables.vectors_of(db, rows)
+        found = {row: from_blobs([blob], len(blob) // 4)[0] for row, blob in blobs.items()}
+        return [found.get(row) for row in rows]
 
     def matches(self, row: int, where: Node) -> bool:
         """Whether a record satisfies a filter."""

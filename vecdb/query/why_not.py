@@ -1,17 +1,56 @@
-"""Why a record is not among the hits: the query is run again, and its way is followed stage by stage."""
+"""Why a record is not among the hits: the query is run again, and its way is followed stage by stage.
+
+The remedy is tried, not guessed: the change that a stage calls for is applied, the query is run, and if a later stage drops the
+record now, that one's change is added, until the record is a hit. Numbers are then made as small a change as still works.
+"""
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any
 
-from vecdb.filters import conjuncts, describe
+from vecdb.errors import InvalidQuery, VecdbError
+from vecdb.filters import And, conjuncts, describe
 from vecdb.query.engine import Course, Engine, group_of
+from vecdb.query.fusion import fusion_of
 from vecdb.query.ranking import Ranking
 from vecdb.query.request import MOST_HITS, Query, SearchOptions
+from vecdb.query.selection import MOST_IN_POOL, Pool, name_of
 from vecdb.storage import Store
 from vecdb.tables import StoredRecord, Tables
 from vecdb.types import Mode, WhyNot
+
+Change = dict[str, Any]
+
+_MOST_STEPS = 24  # changes tried one after the other; each opens the way to a later stage, and few queries have five
+# From then on the depth of the lists is held: a larger k looks deeper into them, and the record's rank may keep ahead of it.
+_STEPS_BEFORE_HOLDING = 8
+_MOST_DOUBLINGS, _HALVINGS = (
+    20,
+    5,
+)  # of a list's weight: up to a million times, and then to some percent of what is needed
+_SHRINKING = (
+    "ef",
+    "candidates",
+    "k",
+    "per_group",
+)  # larger admits more, so the smallest that works is found by halving
+
+
+@dataclass(frozen=True, slots=True)
+class _Miss:
+    """Where one run of the query lost the record, and what would carry it past that stage: None if nothing can.
+
+    stage is None if the record is a hit.
+    """
+
+    stage: str | None
+    reason: str
+    change: Change | None = None
+    rank: int | None = None
 
 
 def explain_absence(
@@ -24,93 +63,272 @@ def explain_absence(
         return WhyNot(id, "records", "there is no record with this id", "add it")
     if record.is_expired(time.time()):
         return WhyNot(id, "records", "the record has expired", "update it with a later expires, or None")
-    return (
-        _by_filter(engine, record, options)
-        or _by_first_stage(engine, record, query, options)
-        or _by_later_stage(engine.courses([query], options)[0], record, options)
+    search = _Search(engine, record, query)
+    miss = search.miss(options)
+    if miss.stage is None:
+        return WhyNot(id, None, miss.reason, None, miss.rank)
+    change = search.remedy(options, miss)
+    remedy = (
+        _in_words(change) if change else "no option of search brings it in; change its text or vector, or the query"
     )
+    return WhyNot(id, miss.stage, miss.reason, remedy, miss.rank, change)
 
 
-def _by_filter(engine: Engine, record: StoredRecord, options: SearchOptions) -> WhyNot | None:
-    where = options.condition
-    if where is None:
+class _Search:
+    """One record and one query, run with this or that option."""
+
+    def __init__(self, engine: Engine, record: StoredRecord, query: Query) -> None:
+        self._engine = engine
+        self._record = record
+        self._query = query
+
+    def miss(self, options: SearchOptions) -> _Miss:
+        return self._by_filter(options) or self._by_lists(options)
+
+    def remedy(self, options: SearchOptions, miss: _Miss) -> Change | None:
+        """Options with which the record is a hit; None if there are none."""
+        change: Change = {}
+        for step in range(_MOST_STEPS):
+            if miss.stage is None:
+                return self._smallest(options, change)
+            if not miss.change:
+                return None
+            change |= miss.change
+            if step == _STEPS_BEFORE_HOLDING and options.candidates is None:
+                changed = replace(options, **change)
+                change["candidates"] = changed.depth(len(self._engine.stages_of(self._query, changed)))
+            try:
+                miss = self.miss(replace(options, **change))
+            except InvalidQuery:  # beyond what a search may ask for
+                return None
         return None
-    failing = [describe(part) for part in conjuncts(where) if not engine.retrieval.matches(record.row, part)]
-    if not failing:
-        return None
-    reason = f"its metadata does not satisfy {' and '.join(failing)}"
-    return WhyNot(record.id, "filter", reason, f"leave out or change {failing[0]}")
 
+    def _smallest(self, options: SearchOptions, change: Change) -> Change:
+        """change without what a later part of it made needless, and with each number as near to what it was as still admits
+        the record.
+        """
+        for name in list(change):
+            fewer = {other: value for other, value in change.items() if other != name}
+            if fewer and self._admits(options, fewer):
+                change = fewer
+        for name in _SHRINKING:
+            if name not in change:
+                continue
+            fails, works = getattr(options, name) or 0, change[name]
+            if name == "candidates" and options.candidates is None:
+                fails = options.depth(1)
+            while works - fails > 1:
+                middle = (fails + works) // 2
+                if self._admits(options, {**change, name: middle}):
+                    works = middle
+                else:
+                    fails = middle
+            change = {**change, name: works}
+        return change
 
-def _by_first_stage(engine: Engine, record: StoredRecord, query: Query, options: SearchOptions) -> WhyNot | None:
-    """None if some first-stage list has the record."""
-    depth = options.depth(len(engine.stages_of(query, options)))
-    course = engine.courses([query], replace(options, rerank=None, candidates=depth))[0]
-    places = [ranking.rank_of(record.row) for ranking in course.lists]
-    if any(place is not None for place in places):
-        return None
-    misses = [_missed(engine, ranking, record, course, options) for ranking in course.lists]
-    # The list that came nearest to having it is the one worth changing.
-    return min(misses, key=lambda miss: miss.rank or MOST_HITS)
+    def _admits(self, options: SearchOptions, change: Change) -> bool:
+        try:
+            changed = replace(options, **change)
+            rank = self._course(changed).last.rank_of(self._record.row)
+        except InvalidQuery:
+            return False
+        return rank is not None and changed.offset < rank <= changed.offset + changed.k
 
+    def _course(self, options: SearchOptions) -> Course:
+        course = self._engine.courses([self._query], options)[0]
+        self._query = course.query  # embedded once
+        return course
 
-def _missed(engine: Engine, ranking: Ranking, record: StoredRecord, course: Course, options: SearchOptions) -> WhyNot:
-    full = _full_list(engine, ranking.name, course.query, options)
-    rank = full.rank_of(record.row)
-    if rank is None and ranking.name == "vector":
-        return WhyNot(record.id, "vector", "the record has no vector", "update it with a vector or an embeddable text")
-    if rank is None:
-        reason = "none of the query's words occurs in its text"
-        return WhyNot(record.id, "text", reason, "search by meaning (mode='vector' or 'hybrid'), or use its words")
-    if rank <= len(ranking):
-        reason = f"it is number {rank} by exact search, but the index did not find it"
-        return WhyNot(record.id, "index", reason, "raise ef, or pass exact=True", rank)
-    reason = f"it is number {rank} of the {ranking.name} list, of which the first {len(ranking)} were looked at"
-    several = len(course.lists) > 1 or options.candidates is not None
-    remedy = f"candidates={rank}" if several else f"k={rank - options.offset}"
-    return WhyNot(record.id, ranking.name, reason, f"pass {remedy} or more", rank)
+    # -- the stages
 
+    def _by_filter(self, options: SearchOptions) -> _Miss | None:
+        where = options.condition
+        if where is None:
+            return None
+        parts = conjuncts(where)
+        passing = tuple(part for part in parts if self._engine.retrieval.matches(self._record.row, part))
+        failing = [describe(part) for part in parts if part not in passing]
+        if not failing:
+            return None
+        left = json.loads(describe(And(passing))) if passing else None
+        return _Miss("filter", f"its metadata does not satisfy {' and '.join(failing)}", {"where": left})
 
-def _full_list(engine: Engine, name: str, query: Query, options: SearchOptions) -> Ranking:
-    """The whole list of one first stage, by exact search."""
-    mode: Mode = "vector" if name == "vector" else "text"
-    alone = SearchOptions(k=1, mode=mode, where=options.where, exact=True, syntax=options.syntax, candidates=MOST_HITS)
-    return engine.courses([query], alone)[0].lists[0]
+    def _by_lists(self, options: SearchOptions) -> _Miss:
+        course = self._course(options)
+        row = self._record.row
+        if all(ranking.rank_of(row) is None for ranking in course.lists):
+            misses = [self._missed(ranking, options, several=len(course.lists) > 1) for ranking in course.lists]
+            # The list that came nearest to having it is the one worth changing.
+            return min(misses, key=lambda miss: (miss.change is None, miss.rank or MOST_HITS))
+        before = course.lists[0]
+        for ranking in course.stages:
+            if ranking.rank_of(row) is None:
+                return self._dropped(ranking.name, before, course, options)
+            before = ranking
+        rank = course.last.rank_of(row)
+        assert rank is not None
+        if rank <= options.offset:
+            return _Miss("page", f"it is hit {rank}, on an earlier page", {"offset": rank - 1}, rank)
+        if rank > options.offset + options.k:
+            if (outweighed := self._outweighed(rank, course, options)) is not None:
+                return outweighed
+            reason = f"it is number {rank}, after the last of the {options.k} hits asked for"
+            return _Miss("k", reason, {"k": rank - options.offset}, rank)
+        return _Miss(None, f"it is hit {rank}", None, rank)
 
+    def _outweighed(self, rank: int, course: Course, options: SearchOptions) -> _Miss | None:
+        """A record that one list alone would have made a hit, and that the fusion put behind others; None for any other."""
+        if len(course.lists) < 2 or any(stage.name not in ("fusion", "min_score") for stage in course.stages):
+            return None
+        places = [ranking.rank_of(self._record.row) or MOST_HITS for ranking in course.lists]
+        place = min(places)
+        if place > options.offset + options.k:
+            return None
+        favourite = places.index(place)
+        name = course.lists[favourite].name
+        reason = f"it is number {place} of the {name} list, but the fusion of the lists made it number {rank}"
+        change = self._weightier(favourite, options) or {"k": rank - options.offset}
+        return _Miss("fusion", reason, change, rank)
 
-def _by_later_stage(course: Course, record: StoredRecord, options: SearchOptions) -> WhyNot:
-    """The record is in a first-stage list: which later stage lost it, or where does it stand?"""
-    before = course.lists[0]
-    for ranking in course.stages:
-        if ranking.rank_of(record.row) is None:
-            return _dropped(ranking, before, course, record, options)
-        before = ranking
-    rank = course.last.rank_of(record.row)
-    assert rank is not None
-    if rank <= options.offset:
-        return WhyNot(record.id, "page", f"it is hit {rank}, on an earlier page", f"offset={rank - 1} or less", rank)
-    if rank > options.offset + options.k:
-        reason = f"it is number {rank}, after the last of the {options.k} hits asked for"
-        return WhyNot(record.id, "k", reason, f"pass k={rank - options.offset} or more", rank)
-    return WhyNot(record.id, None, f"it is hit {rank}", None, rank)
+    def _weightier(self, favourite: int, options: SearchOptions) -> Change | None:
+        """The fusion with about the smallest weight of that list that admits the record; None if none does."""
+        fusion = fusion_of(options.fusion)
+        given = getattr(fusion, "weights", None)
+        if not given or not is_dataclass(fusion) or isinstance(fusion, type):
+            return None
 
+        def with_weight(weight: float) -> Change:
+            weights = (*given[:favourite], weight, *given[favourite + 1 :])
+            return {"fusion": replace(fusion, weights=weights)}
 
-def _dropped(ranking: Ranking, before: Ranking, course: Course, record: StoredRecord, options: SearchOptions) -> WhyNot:
-    rank = before.rank_of(record.row)
-    name = ranking.name
-    if name == "min_score" and rank is not None:
-        score = float(before.scores[rank - 1])
-        return WhyNot(
-            record.id, name, f"its score is {score:.6g}, below {options.min_score:.6g}", f"min_score={score:.6g}", rank
+        fails = works = float(given[favourite]) or max(given) / 1024
+        for _ in range(_MOST_DOUBLINGS):
+            fails, works = works, 2 * works
+            if self._admits(options, with_weight(works)):
+                break
+        else:
+            return None
+        for _ in range(_HALVINGS):
+            middle = float(f"{(fails + works) / 2:.3g}")
+            if self._admits(options, with_weight(middle)):
+                works = middle
+            else:
+                fails = middle
+        return with_weight(works)
+
+    def _missed(self, ranking: Ranking, options: SearchOptions, *, several: bool) -> _Miss:
+        """Why one first-stage list lacks the record."""
+        rank = self._full_list(ranking.name, options).rank_of(self._record.row)
+        if rank is None and ranking.name == "vector":
+            return _Miss("vector", "the record has no vector", self._by_other_list("text", options, several))
+        if rank is None:
+            reason = "none of the query's words occurs in its text"
+            return _Miss("text", reason, self._by_other_list("vector", options, several))
+        if rank <= len(ranking):
+            reason = f"it is number {rank} by exact search, but the index did not find it"
+            return _Miss("index", reason, self._past_index(options), rank)
+        reason = f"it is number {rank} of the {ranking.name} list, of which the first {len(ranking)} were looked at"
+        return _Miss(ranking.name, reason, _deeper(rank, options, several=several), rank)
+
+    def _by_other_list(self, name: Mode, options: SearchOptions, several: bool) -> Change | None:
+        """A mode that searches the other list too, if that one can have the record."""
+        if several:
+            return None  # the other list is asked already
+        try:
+            self._engine.stages_of(self._query, replace(options, mode="hybrid"))
+            found = self._full_list(name, options).rank_of(self._record.row)
+        except VecdbError:  # the query has no text, or the collection no model
+            return None
+        return None if found is None else {"mode": "hybrid"}
+
+    def _past_index(self, options: SearchOptions) -> Change:
+        """The beam that finds the record, or else exact search."""
+        if options.target_recall is None:
+            ef = 2 * max(options.ef or 0, options.depth(1))
+            while ef < MOST_HITS:
+                lists = self._course(replace(options, ef=ef, rerank=None)).lists
+                if any(ranking.rank_of(self._record.row) for ranking in lists):
+                    return {"ef": ef}
+                ef *= 4
+        given = ("ef", "target_recall")
+        return {"exact": True, **{name: None for name in given if getattr(options, name) is not None}}
+
+    def _full_list(self, name: str, options: SearchOptions) -> Ranking:
+        """The whole list of one first stage, by exact search."""
+        mode: Mode = "vector" if name == "vector" else "text"
+        alone = SearchOptions(
+            k=1, mode=mode, where=options.where, exact=True, syntax=options.syntax, candidates=MOST_HITS
         )
-    if name == "group":
-        group = group_of(record, options.group_by or "parent")
-        reason = f"{options.per_group} better hit(s) of the same {options.group_by} ({group}) were kept"
-        return WhyNot(record.id, name, reason, f"raise per_group above {options.per_group}", rank)
-    if name == "diversity":
-        return WhyNot(record.id, name, "hits like it were chosen already", "lower diversity, or raise k", rank)
-    looked_at = next((r.detail.get("looked_at") for r in course.reports if r.stage == name), None)
-    if looked_at is not None and rank is not None and rank > looked_at:
-        reason = f"it is number {rank} of the first stage; the reranker looked at {looked_at}"
-        return WhyNot(record.id, name, reason, f"pass candidates={rank} or more", rank)
-    return WhyNot(record.id, name, "the reranker did not rank it among the best", "raise k", rank)
+        return self._course(alone).lists[0]
+
+    def _dropped(self, name: str, before: Ranking, course: Course, options: SearchOptions) -> _Miss:
+        """The stage after `before` has lost the record."""
+        rank = before.rank_of(self._record.row)
+        assert rank is not None
+        if name == "fusion":
+            return _Miss("fusion", "the fusion left it out", {"fusion": "rrf"}, rank)  # which leaves out none
+        stage = {"min_score": self._below, "select": self._unchosen, "group": self._crowded, "rerank": self._outranked}
+        return stage[name](rank, before, course, options)
+
+    def _below(self, rank: int, before: Ranking, course: Course, options: SearchOptions) -> _Miss:
+        score = float(before.scores[rank - 1])
+        return _Miss("min_score", f"its score is {score!r}, below {options.min_score!r}", {"min_score": score}, rank)
+
+    def _unchosen(self, rank: int, before: Ranking, course: Course, options: SearchOptions) -> _Miss:
+        selector, chosen = options.selector, course.chosen
+        assert selector is not None
+        assert chosen is not None
+        name = name_of(selector)
+        if rank > len(chosen.pool):
+            reason = f"it is number {rank} of the candidates; {name} chose from the first {len(chosen.pool)}"
+            return _Miss("select", reason, _larger_pool(rank, options) or {"select": "topk"}, rank)
+        pool = Pool.of(chosen.pool.scores, self._engine.retrieval.vectors_of(chosen.pool.rows.tolist()))
+        turn = selector.choose(pool, len(pool)).places.index(rank - 1) + 1
+        reason = f"it would be chosen as number {turn} by {name}; {len(chosen.selection.places)} were chosen"
+        return _Miss("select", reason, {"k": turn - options.offset}, rank)
+
+    def _crowded(self, rank: int, before: Ranking, course: Course, options: SearchOptions) -> _Miss:
+        key = options.group_by or "parent"
+        group = group_of(self._record, key)
+        better = before.rows[: rank - 1].tolist()
+        place = 1 + sum(group_of(course.records.get(row), key) == group for row in better)
+        reason = f"{options.per_group} better hit(s) of the same {key} ({group}) were kept"
+        return _Miss("group", reason, {"per_group": place}, rank)
+
+    def _outranked(self, rank: int, before: Ranking, course: Course, options: SearchOptions) -> _Miss:
+        looked_at = next(r.detail["looked_at"] for r in course.reports if r.stage == "rerank")
+        if rank > looked_at:
+            reason = f"it is number {rank} of the first stage; the reranker looked at {looked_at}"
+            return _Miss("rerank", reason, {"candidates": rank}, rank)
+        # How many it gives depends on k; a reranker that gave fewer than it was asked for will never give this one.
+        gave = len(next(ranking for ranking in course.stages if ranking.name == "rerank"))
+        change: Change = {"k": 2 * options.k} if gave >= options.wanted else {"rerank": None}
+        return _Miss("rerank", "the reranker did not rank it among the best", change, rank)
+
+
+def _deeper(rank: int, options: SearchOptions, *, several: bool) -> Change:
+    """What makes a first-stage list so deep."""
+    if options.candidates is None and options.selector is not None:
+        return _larger_pool(rank, options) or {"candidates": rank}
+    if several or options.candidates is not None or options.rerank is not None or options.group_by is not None:
+        return {"candidates": rank}
+    return {"k": rank - options.offset}
+
+
+def _larger_pool(rank: int, options: SearchOptions) -> Change | None:
+    """The selection with so large a pool; None if it cannot have that."""
+    selector = options.selector
+    if rank > MOST_IN_POOL or not is_dataclass(selector) or isinstance(selector, type):
+        return None
+    return {"select": replace(selector, pool=rank)}
+
+
+def _in_words(change: Mapping[str, Any]) -> str:
+    given = [
+        f"{name}={json.dumps(value) if isinstance(value, dict) else repr(value)}"
+        for name, value in change.items()
+        if value is not None
+    ]
+    gone = [name for name, value in change.items() if value is None]
+    said = [f"{verb} {' and '.join(names)}" for verb, names in (("leave out", gone), ("pass", given)) if names]
+    return ", ".join(said)

@@ -1,0 +1,271 @@
+"""The command line of `python -m bench select`.
+
+Options are chosen on the even questions of a set, figures are of the odd ones. The rule is the same for all methods: the highest
+S-recall@10 among the options that keep 95 % of the top k's precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import vecdb
+from bench.machine import describe_run, result_path, results_folder
+from bench.report import Cell, Table, show_markdown, show_tables
+from bench.select.measures import alpha_ndcg, precision, subtopic_recall
+from bench.select.sets import SETS, Asked, FacetSet, load_facet_set
+from vecdb.query.selection import Coverage, Dpp, KCenter, Mmr, Pool, Selector, name_of
+
+K = 10
+POOL = 200
+MEASURES = {"S-recall": subtopic_recall, "alpha-nDCG": alpha_ndcg, "precision": precision}
+
+_KEPT = 0.95  # of the top k's precision
+_SAMPLES = 10_000  # of the paired bootstrap
+_LATENCY_ROUNDS = 300
+
+GRIDS: dict[str, list[Selector]] = {
+    "mmr": [Mmr(d, pool) for d, pool in product((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), (50, 100, 200))],
+    "coverage": [
+        Coverage(1.0, b, c, tau)
+        for b, c, tau in product((0, 0.02, 0.05, 0.1), (0, 0.01, 0.02, 0.05, 0.1), (0.02, 0.03, 0.05, 0.1, 0.2))
+    ],
+    "kcenter": [KCenter(pool) for pool in (12, 15, 20, 30, 50, 100, 200)],
+    "dpp": [Dpp(r, pool) for r, pool in product((0.7, 0.8, 0.9, 0.95, 0.98, 0.99), (50, 200))],
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its POOL best candidates: rows (c,), best first."""
+
+    asked: Asked
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    vectors: NDArray[np.float32]
+
+    def answer(self, selector: Selector | None) -> list[int]:
+        """The K rows that come back; None: the best."""
+        if selector is None:
+            return list(self.rows[:K].tolist())
+        of = Pool.of(self.scores[: selector.pool], list(self.vectors[: selector.pool]))
+        return [int(self.rows[place]) for place in selector.choose(of, K).places]
+
+
+def main(arguments: Sequence[str]) -> int:
+    given = _arguments(arguments)
+    if given.show is not None:
+        _report([json.loads(line) for line in given.show.read_text().splitlines()], given.markdown)
+        return 0
+    path = result_path(given.out or results_folder(whole=given.is_whole), "select")
+    described = describe_run("select")
+    lines = []
+    with path.open("w") as results:
+        for line in _measured(given):
+            lines.append(described | line)
+            results.write(json.dumps(lines[-1]) + "\n")
+            results.flush()
+    _report(lines, given.markdown)
+    print(path, file=sys.stderr)
+    return 0
+
+
+def _measured(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    halves = {}
+    for name in given.sets:
+        begun = time.perf_counter()
+        data = load_facet_set(name)
+        questions = [_question(data, asked) for asked in data.questions[: given.questions]]
+        halves[name] = (questions[::2], questions[1::2])
+        yield from _compared(data, *halves[name])
+        print(f"{name}: {time.perf_counter() - begun:.0f} s", file=sys.stderr)
+    if given.common:
+        yield from _common([tuning for tuning, _ in halves.values()])
+    yield from _latencies(data, given.questions)
+
+
+def _question(data: FacetSet, asked: Asked) -> Question:
+    rows = np.arange(len(data.vectors)) if asked.rows is None else asked.rows
+    scores = (data.vectors[rows] if asked.rows is not None else data.vectors) @ asked.vector
+    best = np.argsort(-scores, kind="stable")[:POOL]
+    return Question(asked, rows[best], scores[best].astype(np.float64), data.vectors[rows[best]])
+
+
+def _compared(data: FacetSet, tuning: list[Question], measured: list[Question]) -> Iterator[dict[str, Any]]:
+    """A line for each method: what it was set to, and its measures on questions that did not choose that."""
+    chosen: dict[str, Selector | None] = {"topk": None, "coverage (default)": Coverage(), "mmr (default)": Mmr()}
+    chosen |= {f"{name} (tuned)": _best(grid, tuning) for name, grid in GRIDS.items()}
+    values = {name: _values(selector, measured) for name, selector in chosen.items()}
+    for name, selector in chosen.items():
+        yield {
+            "part": "quality",
+            "data": {
+                "name": data.name,
+                "rows": len(data.vectors),
+                "questions": {"tuning": len(tuning), "measured": len(measured)},
+                "subtopics": data.facets_each,
+            },
+            "method": name,
+            "setting": None if selector is None else {"kind": name_of(selector), **asdict(selector)},  # type: ignore[call-overload]
+            "pool": POOL,
+            "k": K,
+            "means": {measure: float(values[name][measure].mean()) for measure in MEASURES},
+            "s_recall_gain": {
+                other: _interval(values[name]["S-recall"] - values[other]["S-recall"])
+                for other in ("topk", "mmr (tuned)")
+                if other != name
+            },
+        }
+
+
+def _values(selector: Selector | None, questions: Sequence[Question]) -> dict[str, NDArray[np.float64]]:
+    """Each measure of each question (Q,)."""
+    answers = [question.answer(selector) for question in questions]
+    return {
+        name: np.array([measure(answer, q.asked.facets, K) for answer, q in zip(answers, questions)])
+        for name, measure in MEASURES.items()
+    }
+
+
+def _best(grid: Sequence[Selector], questions: Sequence[Question]) -> Selector:
+    least = _KEPT * _mean(None, questions, "precision")
+    scored = [(_mean(s, questions, "precision") >= least, _mean(s, questions, "S-recall")) for s in grid]
+    return grid[max(range(len(grid)), key=lambda i: scored[i])]
+
+
+def _mean(selector: Selector | None, questions: Sequence[Question], measure: str) -> float:
+    return float(np.mean([MEASURES[measure](q.answer(selector), q.asked.facets, K) for q in questions]))
+
+
+def _common(tunings: Sequence[Sequence[Question]]) -> Iterator[dict[str, Any]]:
+    """How each option of the coverage grid does on all tuning halves: from this the defaults were chosen."""
+    top = [{m: values.mean() for m, values in _values(None, questions).items()} for questions in tunings]
+    for selector in GRIDS["coverage"]:
+        found = [{m: v.mean() for m, v in _values(selector, questions).items()} for questions in tunings]
+        ratios = {m: [float(f[m] / t[m]) for f, t in zip(found, top)] for m in MEASURES}
+        yield {"part": "common", "setting": asdict(selector), "ratios": ratios}  # type: ignore[call-overload]
+
+
+def _interval(differences: NDArray[np.float64]) -> dict[str, float]:
+    """The mean, and the 95 % interval of a paired bootstrap."""
+    rng = np.random.default_rng(0)
+    means = differences[rng.integers(len(differences), size=(_SAMPLES, len(differences)))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {"mean": float(differences.mean()), "low": float(low), "high": float(high)}
+
+
+def _latencies(data: FacetSet, most: int | None) -> Iterator[dict[str, Any]]:
+    """Through the library: the whole search and its selection, from a pool of 200, one thread at a time."""
+    asked = [asked.vector for asked in data.questions[:most]]
+    with vecdb.open(":memory:", background=False) as db:
+        docs = db.collection("docs", dimension=data.vectors.shape[1])
+        docs.add(vectors=data.vectors)
+        docs.warm()
+        kinds: dict[str, str | Selector] = {"topk": "topk", "coverage": "coverage", "mmr": "mmr"}
+        for name, select in {**kinds, "kcenter": KCenter(POOL), "dpp": Dpp(pool=POOL)}.items():
+            whole, stage = [], []
+            for number in range(_LATENCY_ROUNDS + 20):
+                begun = time.perf_counter()
+                hits = docs.search(asked[number % len(asked)], k=K, select=select, candidates=POOL)
+                whole.append((time.perf_counter() - begun) * 1e3)
+                stage.append(next((step.ms for step in hits.trace if step.stage == "select"), 0.0))
+            yield {
+                "part": "latency",
+                "data": {"name": data.name, "rows": len(data.vectors), "dimension": data.vectors.shape[1]},
+                "method": name,
+                "pool": POOL,
+                "search_ms": _quantiles(whole[20:]),
+                "select_ms": _quantiles(stage[20:]),
+            }
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    return {f"p{q}": round(float(np.percentile(values, q)), 3) for q in (50, 99)}
+
+
+def _report(lines: Sequence[dict[str, Any]], markdown: bool) -> None:
+    made = tables(lines)
+    notes = [
+        f"S-recall, alpha-nDCG, precision at {K}, from the {POOL} nearest; odd questions, options chosen on even ones"
+    ]
+    (show_markdown if markdown else show_tables)(made, notes)
+
+
+def tables(lines: Sequence[dict[str, Any]]) -> list[Table]:
+    quality = [line for line in lines if line["part"] == "quality"]
+    made = [_quality([line for line in quality if line["data"]["name"] == name]) for name in _names(quality)]
+    if len(made) > 1:
+        made.append(_means(quality))
+    timed = [line for line in lines if line["part"] == "latency"]
+    if timed:
+        rows = tuple(
+            (
+                Cell(line["method"]),
+                *(Cell(f"{line[what][q]:.2f}") for what in ("select_ms", "search_ms") for q in ("p50", "p99")),
+            )
+            for line in timed
+        )
+        header = ("method", "select p50 ms", "p99", "whole search p50 ms", "p99")
+        made.append(Table(f"Latency, pool of {POOL} x {timed[0]['data']['dimension']}", header, rows))
+    return made
+
+
+def _names(quality: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(line["data"]["name"] for line in quality))
+
+
+def _quality(lines: Sequence[dict[str, Any]]) -> Table:
+    data = lines[0]["data"]
+    top = lines[0]["means"]
+    rows = []
+    for line in lines:
+        gain = line["s_recall_gain"].get("topk")
+        cells = [Cell(line["method"])]
+        for measure in MEASURES:
+            value = line["means"][measure]
+            cells.append(Cell(f"{value:.3f} ({value / top[measure] - 1:+.1%})", -value))
+        cells.append(Cell("" if gain is None else f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"))
+        rows.append(tuple(cells))
+    asked = f"{data['questions']['measured']} questions, {data['subtopics']:.1f} sub-topics each"
+    return Table(
+        f"{data['name']}: {asked}, {data['rows']:,} records", ("method", *MEASURES, "S-recall gain, 95 %"), tuple(rows)
+    )
+
+
+def _means(quality: Sequence[dict[str, Any]]) -> Table:
+    """Over all sets: the mean of each method's ratio to the top k."""
+    top = {line["data"]["name"]: line["means"] for line in quality if line["method"] == "topk"}
+    rows = []
+    for method in dict.fromkeys(line["method"] for line in quality):
+        cells = [Cell(method)]
+        for measure in MEASURES:
+            own = [line for line in quality if line["method"] == method]
+            ratios = [line["means"][measure] / top[line["data"]["name"]][measure] for line in own]
+            cells.append(Cell(f"{np.mean(ratios) - 1:+.1%}", -float(np.mean(ratios))))
+        rows.append(tuple(cells))
+    return Table(f"Mean of {len(top)} sets, against the top k", ("method", *MEASURES), tuple(rows))
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench select", description=__doc__)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--questions", type=int, help="ask only so many of each set")
+    parser.add_argument(
+        "--common", action="store_true", help="also try the whole grid of coverage on all sets together"
+    )
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--show", type=Path, help="show the results of an earlier run")
+    parser.add_argument("--out", type=Path, help="folder for the results")
+    given = parser.parse_args(arguments)
+    given.is_whole = given.sets == list(SETS) and given.questions is None
+    return given
