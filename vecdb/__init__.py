@@ -36,6 +36,7 @@ from vecdb.errors import (
     VecdbError,
 )
 from vecdb.index.base import HnswConfig
+from vecdb.query.snippets import SnippetOptions
 from vecdb.types import (
     Answer,
     CollectionStats,
@@ -105,6 +106,7 @@ __all__ = [
     "RecordNotFound",
     "RequestTimeout",
     "ServiceError",
+    "SnippetOptions",
     "StorageError",
     "TextConfig",
     "TraceStep",

@@ -65,7 +65,7 @@ class Collection:
         self._store = store
         self._definition = definition
         self._upkeep = upkeep
-        self._tables = Tables(definition.number)
+        self._tables = Tables(definition.number, config.text)
         self._files = IndexFiles(store, folder, definition.number)
         self._memory = Memory(store, self._tables, self._files, config.metric, config.text)
         self._indexing = Indexing(store, self._memory, self._files, definition, folder)

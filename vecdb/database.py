@@ -22,6 +22,7 @@ from vecdb.index.base import HnswConfig
 from vecdb.index_files import IndexFiles
 from vecdb.storage import Durability, Store
 from vecdb.tables import Tables
+from vecdb.tokenizers import stemmer_version
 from vecdb.types import Metric
 from vecdb.upkeep import Upkeep
 
@@ -141,10 +142,11 @@ class Database:
     def drop(self, name: str) -> None:
         """Delete a collection with all its records. Raises CollectionNotFound."""
         with self._lock, self._store.write() as db:
-            number = db.execute("SELECT id FROM collections WHERE name = ?", (name,)).get
-            if number is None:
+            definition = Definition.saved(db, name)
+            if definition is None:
                 raise self._absent(name)
-            Tables(number).drop(db)
+            number = definition.number
+            Tables(number, definition.config.text).drop(db)
             db.execute("DELETE FROM collections WHERE id = ?", (number,))
             self._open.pop(name, None)
         IndexFiles(self._store, self.index_folder, number).remove_all()
@@ -187,6 +189,9 @@ class Database:
     def _made(self, name: str, given: dict[str, Any], embed: Any) -> Definition:
         embedder = None if embed is None else embedding.load_embedder(embed)
         config = CollectionConfig(**given)
+        if config.text.is_snowball:
+            given = {**given, "stemmer": stemmer_version()}
+            config = CollectionConfig(**given)
         if embedder is not None:
             _check_dimension(name, config, embedder)
             config = CollectionConfig(
@@ -201,7 +206,7 @@ class Database:
                 (name, orjson.dumps(config.as_json()).decode(), time.time()),
             )
             number = db.last_insert_rowid()
-            Tables(number).create(db, config.text)
+            Tables(number, config.text).create(db)
         return Definition(name, number, config, embedder)
 
     def _agree(self, definition: Definition, given: dict[str, Any], embed: Any) -> None:

@@ -43,7 +43,7 @@ class TraceStep:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result. score: larger is better. trace: what each stage made of it, in order."""
+    """One result. score: larger is better. trace: what each stage made of it, in order. snippet: only if it was asked for."""
 
     id: str
     rank: int
@@ -54,6 +54,7 @@ class Hit:
     seq: int | None = None
     vector: Vector | None = None
     trace: tuple[TraceStep, ...] = ()
+    snippet: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

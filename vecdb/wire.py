@@ -180,6 +180,7 @@ def _hit_to_wire(hit: Hit, compact: bool) -> Wire:
         "seq": hit.seq,
         **_vector_field(hit.vector, compact),
         "trace": [{"stage": s.stage, "rank": s.rank, "score": s.score, "weight": s.weight} for s in hit.trace],
+        **({} if hit.snippet is None else {"snippet": hit.snippet}),
     }
 
 
@@ -194,6 +195,7 @@ def _hit_from_wire(value: Wire) -> Hit:
         seq=value["seq"],
         vector=_vector_of(value),
         trace=tuple(TraceStep(**step) for step in value["trace"]),
+        snippet=value.get("snippet"),
     )
 
 

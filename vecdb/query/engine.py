@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from vecdb.query.ranking import Ranking
 from vecdb.query.request import Query, SearchOptions, cursor_to
 from vecdb.query.retrieval import Retrieval
 from vecdb.query.selection import diversified, grouped
+from vecdb.query.terms import Marks, QueryTerms
 from vecdb.rerank.base import Candidate
 from vecdb.storage import Store
 from vecdb.tables import StoredRecord, Tables
@@ -47,6 +49,7 @@ class Course:
     reports: list[StageReport] = field(default_factory=list)
     records: dict[int, StoredRecord] = field(default_factory=dict)
     recall: float | None = 1.0  # likely share of the true neighbours in the first stage; None: nobody can say
+    terms: QueryTerms | None = None  # what the word list was searched for
     missed: bool = False  # a candidate was deleted, or got a new row, before its record was read
 
     @property
@@ -122,7 +125,8 @@ class Engine:
     def _by_text(self, courses: list[Course], depth: int, where: Node | None, options: SearchOptions) -> None:
         since = time.perf_counter()
         found = self.retrieval.by_text([course.query.text or "" for course in courses], depth, where, options)
-        for course, ranking in zip(courses, found.rankings):
+        for course, ranking, terms in zip(courses, found.rankings, found.terms or repeat(None)):
+            course.terms = terms
             course.lists.append(ranking)
             course.report("text", len(ranking), since, found.detail)
 
@@ -243,6 +247,7 @@ class Engine:
             (r, {row: place for place, row in enumerate(r.rows.tolist())}) for r in (*course.lists, *course.stages)
         ]
         vectors = self.retrieval.vectors_of(rows) if options.vectors and rows else None
+        snippets = self._snippets(course, rows, options)
         for i, row in enumerate(rows):
             record = course.records[row]
             steps = tuple(_steps(lists, course.weights, row))
@@ -255,8 +260,19 @@ class Engine:
                 parent=record.parent,
                 seq=record.seq,
                 vector=None if vectors is None else vectors[i],
+                snippet=None if snippets is None else snippets[i],
                 trace=steps,
             )
+
+    def _snippets(self, course: Course, rows: list[int], options: SearchOptions) -> list[str | None] | None:
+        wanted = options.snippet_options
+        if wanted is None or not rows:
+            return None
+        if course.terms is not None:
+            marks = Marks(frozenset(course.terms.weights))
+        else:
+            marks = self.retrieval.marks(course.query.text, options)
+        return self.retrieval.snippets([course.records[row].text for row in rows], marks, wanted)
 
 
 def _steps(

@@ -11,9 +11,11 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 import orjson
 
+from vecdb.config import Synonyms, checked_synonyms
 from vecdb.errors import InvalidQuery
 from vecdb.filters import Node, parse
 from vecdb.query.fusion import Fusion, fusion_of
+from vecdb.query.snippets import SnippetOptions
 from vecdb.rerank.base import Reranker
 from vecdb.types import Filter, Mode, Vector
 
@@ -41,6 +43,9 @@ class SearchKeywords(TypedDict, total=False):
     rerank: Reranker | None
     candidates: int | None
     vectors: bool
+    synonyms: Synonyms | None
+    fuzzy: bool
+    snippets: bool | SnippetOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,9 @@ class SearchOptions:
     rerank: Reranker | None = None
     candidates: int | None = None
     vectors: bool = False
+    synonyms: Synonyms | None = None
+    fuzzy: bool = False
+    snippets: bool | SnippetOptions = False
 
     def __post_init__(self) -> None:
         _whole("k", self.k, 1, MOST_HITS)
@@ -77,11 +85,24 @@ class SearchOptions:
         _one_of("mode", self.mode, ("auto", "vector", "text", "hybrid"))
         _one_of("syntax", self.syntax, ("plain", "query"))
         fusion_of(self.fusion)
+        self._check_words()
         _ = self.condition
         if self.diversity is not None and not 0 <= self.diversity <= 1:
             raise InvalidQuery(f"diversity is {self.diversity}; it must lie between 0 (relevance alone) and 1")
         if self.rerank is not None and not callable(getattr(self.rerank, "rerank", None)):
             raise InvalidQuery(f"rerank is {self.rerank!r}; give an object with rerank(query, candidates, k)")
+
+    def _check_words(self) -> None:
+        if self.synonyms is not None:
+            checked_synonyms(self.synonyms, InvalidQuery)
+        if not isinstance(self.fuzzy, bool):
+            raise InvalidQuery(f"fuzzy is {self.fuzzy!r}; it must be True or False")
+        if not isinstance(self.snippets, bool | SnippetOptions):
+            raise InvalidQuery(f"snippets is {self.snippets!r}; give True, or vecdb.SnippetOptions(…)")
+        if self.syntax == "query" and (self.fuzzy or self.synonyms):
+            raise InvalidQuery(
+                "fuzzy and synonyms are for plain text; syntax='query' searches what it says: write (car OR auto), or prefix*"
+            )
 
     def _check_target(self, target: float) -> None:
         if self.ef is not None or self.exact:
@@ -95,6 +116,13 @@ class SearchOptions:
     def condition(self) -> Node | None:
         """The filter, parsed; None if it admits everything. Raises InvalidFilter."""
         return None if self.where is None or self.where == {} else parse(self.where)
+
+    @property
+    def snippet_options(self) -> SnippetOptions | None:
+        """How snippets are made; None if none are asked for."""
+        if isinstance(self.snippets, SnippetOptions):
+            return self.snippets
+        return SnippetOptions() if self.snippets else None
 
     @property
     def wanted(self) -> int:
@@ -131,6 +159,8 @@ def fingerprint(query: Query, options: SearchOptions) -> str:
         options.syntax,
         options.group_by,
         options.min_score,
+        repr(options.synonyms),
+        options.fuzzy,
     ]
     digest = hashlib.blake2b(repr(parts).encode(errors="replace"), digest_size=6)
     if query.vector is not None:

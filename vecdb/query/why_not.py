@@ -74,7 +74,16 @@ def _missed(engine: Engine, ranking: Ranking, record: StoredRecord, course: Cour
 def _full_list(engine: Engine, name: str, query: Query, options: SearchOptions) -> Ranking:
     """The whole list of one first stage, by exact search."""
     mode: Mode = "vector" if name == "vector" else "text"
-    alone = SearchOptions(k=1, mode=mode, where=options.where, exact=True, syntax=options.syntax, candidates=MOST_HITS)
+    alone = SearchOptions(
+        k=1,
+        mode=mode,
+        where=options.where,
+        exact=True,
+        candidates=MOST_HITS,
+        syntax=options.syntax,
+        synonyms=options.synonyms,
+        fuzzy=options.fuzzy,
+    )
     return engine.courses([query], alone)[0].lists[0]
 
 
