@@ -33,6 +33,8 @@ from vecdb.types import (
     Hits,
     Page,
     Passage,
+    Plan,
+    PlannedStage,
     Record,
     StageReport,
     TraceStep,
@@ -213,6 +215,14 @@ def why_not_to_wire(why: WhyNot) -> Wire:
 
 def why_not_from_wire(value: Wire) -> WhyNot:
     return WhyNot(**value)
+
+
+def plan_to_wire(plan: Plan) -> Wire:
+    return asdict(plan)
+
+
+def plan_from_wire(value: Wire) -> Plan:
+    return Plan(tuple(PlannedStage(**stage) for stage in value["stages"]))
 
 
 def context_to_wire(context: Context, *, compact: bool = False) -> Wire:

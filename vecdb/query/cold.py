@@ -18,6 +18,7 @@ import orjson
 
 from vecdb.errors import InvalidQuery
 from vecdb.query.ranking import Ranking, Rows, ranked
+from vecdb.query.terms import QueryTerms
 from vecdb.storage import Store
 from vecdb.tables import Tables
 from vecdb.types import Metric, Vector
@@ -111,6 +112,13 @@ class ColdScan:
             self._pool = ThreadPoolExecutor(len(parts), thread_name_prefix="vecdb-cold")
         jobs = [self._pool.submit(self._select, sql, (blob, *part, *moments, depth)) for part in parts]
         return [line for job in jobs for line in job.result()]
+
+    def frequency(self, terms: QueryTerms) -> int:
+        """In how many records any of the terms occurs."""
+        words = self._tables.words
+        with self._store.read() as db:
+            sql = f"SELECT count(*) FROM {words} WHERE {words} MATCH ?"
+            return sum(int(db.execute(sql, (match,)).get) for _, match in terms.matches)
 
     def has_expired(self, now: float) -> bool:
         """Whether there are expired records, which the next write will delete."""

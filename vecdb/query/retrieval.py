@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,6 +42,18 @@ class Found:
     detail: dict[str, Any] = field(default_factory=dict)
     recalls: list[float] | None = None
     terms: list[QueryTerms] | None = None
+
+
+TextWay = Literal["memory", "fts5", "memory (loaded first)"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextForecast:
+    """How a text query would be answered: in how many records each term occurs, and what terms weigh that do not weigh 1."""
+
+    way: TextWay
+    frequencies: dict[str, int]
+    weights: dict[str, float]
 
 
 class Retrieval:
@@ -156,6 +168,29 @@ class Retrieval:
             rankings.append(_best(scores, depth, snapshot))
         return Found(rankings, {"engine": "memory"}, terms=queries)
 
+    def forecast_text(self, query: str, options: SearchOptions) -> TextForecast:
+        """What by_text would do for a plain query. Nothing is loaded for it, so corrections show only where words are loaded already."""
+        loaded = self._memory.newest().words is not None
+        way: TextWay = "memory" if loaded else "fts5"
+        if not loaded and (options.fuzzy or self._cold.has_expired(time.time())):
+            way = "memory (loaded first)"
+        with self._store.read() as db:
+            analyzer = Analyzer(db, self._text)
+            terms = terms_of(query, analyzer, self._thesaurus(options, analyzer))
+        if not loaded:
+            frequencies = {
+                term: self._cold.frequency(replace(terms, words={term: w})) for term, w in terms.words.items()
+            }
+        else:
+            snapshot, _, live = self._allowed(None, "words")
+            words = snapshot.words
+            assert words is not None
+            if options.fuzzy:
+                terms = corrected(terms, words.vocabulary, partial(words.frequency, live=live))
+            frequencies = {term: words.frequency(term, live) for term in terms.weights}
+        weights = {term: weight for term, weight in terms.weights.items() if weight != 1.0}
+        return TextForecast(way, frequencies, weights)
+
     def marks(self, query: str | None, options: SearchOptions) -> Marks:
         """What a snippet marks, as far as it can be told from the query alone."""
         with self._store.read() as db:
@@ -180,6 +215,10 @@ class Retrieval:
         return self._own_thesaurus
 
     # -- shared ------------------------------------------------------------------------------------------------------------
+
+    def snapshot_of(self, where: Node | None) -> tuple[Snapshot, Mask | None, Mask | None]:
+        """The newest state, with what of it is loaded; the slots that the filter admits; those that are visible at all."""
+        return self._allowed(where)
 
     def _rows(self, where: Node | None) -> Rows | None:
         """The rows that a filter admits; None without one."""
