@@ -57,7 +57,9 @@ def best_window(text: str, matches: Sequence[tuple[int, int, str]], length: int)
 
 def is_cjk(character: str) -> bool:
     """Enough of the scripts for tests."""
-    return any(low <= character <= high for low, high in ("\u3041\u3096", "\u30a1\u30fa", "\u4e00\u9fff", "\uac00\ud7a3"))
+    return any(
+        low <= character <= high for low, high in ("\u3041\u3096", "\u30a1\u30fa", "\u4e00\u9fff", "\uac00\ud7a3")
+    )
 
 
 def cjk_terms(run: str, *, is_query: bool) -> list[str]:

@@ -169,7 +169,7 @@ class Retrieval:
         return Found(rankings, {"engine": "memory"}, terms=queries)
 
     def forecast_text(self, query: str, options: SearchOptions) -> TextForecast:
-        """What by_text would do for a plain query. Nothing is loaded for it, so corrections show only where words are loaded already."""
+        """What by_text would do for a plain query. Nothing is loaded for it: corrections show only where words are in memory."""
         loaded = self._memory.newest().words is not None
         way: TextWay = "memory" if loaded else "fts5"
         if not loaded and (options.fuzzy or self._cold.has_expired(time.time())):
