@@ -33,8 +33,7 @@ class TextConfig:
     with Snowball and need the extra [text] wherever texts are written or searched; "cjk" takes trigrams of characters (a query
     then needs three of them). cjk=True, with any other language: runs of Chinese, Japanese and Korean characters are cut into
     overlapping pairs, so that a query of one or two characters finds them, and words beside them are stemmed as ever.
-    fold_accents: é finds e and the other way round. Under Snowball the stem is taken first, because endings are told by their
-    accents; a word written without the accent of its ending may then have another stem.
+    fold_accents: é finds e and the other way round.
 
     fields: what is searched, and how much one occurrence of a term counts in it: {"title": 2.0, "text": 1.0}. "text" is the
     record's text and must be there; other names are metadata keys (dots go into nested ones) that hold a text or a list of texts.

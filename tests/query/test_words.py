@@ -278,7 +278,7 @@ def test_a_cursor_belongs_to_its_synonyms_and_corrections(cars: Path) -> None:
 
 def test_snippets_are_the_same_whatever_found_the_hit(cars: Path) -> None:
     with vecdb.open(cars, background=False) as db:
-        collection = db.collection("c")
+        collection = db.collection("c", embed=WordEmbedder())
         of_hits = {}
         for mode in ("text", "vector", "hybrid"):
             for hit in collection.search("cars attack", mode=mode, k=20, snippets=True):
