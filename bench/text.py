@@ -60,13 +60,13 @@ def _languages() -> list[dict[str, Any]]:
     for line in (folder / "qrels" / "test.tsv").read_text().splitlines()[1:]:
         query, document, grade = line.split("\t")
         qrels.setdefault(query, {})[document] = int(grade)
-    lines = []
-    for short, language in LANGUAGES.items():
-        for text in (TextConfig("none"), TextConfig(language), TextConfig(language, fold_accents=False)):
-            lines.append(_quality(short, text, corpus, queries, qrels))
-    for text in (TextConfig("none"), TextConfig("cjk"), TextConfig("none", cjk=True)):
-        lines.append(_quality("zh", text, corpus, queries, qrels))
-    return lines
+    settings = [
+        (short, text)
+        for short, language in LANGUAGES.items()
+        for text in (TextConfig("none"), TextConfig(language), TextConfig(language, fold_accents=False))
+    ]
+    settings += [("zh", text) for text in (TextConfig("none"), TextConfig("cjk"), TextConfig("none", cjk=True))]
+    return [_quality(short, text, corpus, queries, qrels) for short, text in settings]
 
 
 def _quality(
