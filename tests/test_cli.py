@@ -176,6 +176,14 @@ def test_plain_output_is_a_table(filled: Command) -> None:
     assert "{" not in done.out
 
 
+def test_words_of_a_new_collection_may_be_of_another_language(run: Command, notes: Path) -> None:
+    pytest.importorskip("Stemmer")
+    (notes / "haus.txt").write_text("Die alten Häuser.")
+    assert run("ingest", str(notes), "--embed", "none", "--language", "german", "--root", str(notes)).code == 0
+    assert [line["id"] for line in run("search", "Haus").lines] == ["haus.txt#1"]
+    assert "made with other settings" in run("ingest", str(notes), "--embed", "none", "--language", "french").err
+
+
 def test_snippets_and_corrections(filled: Command) -> None:
     (hit,) = filled("search", "flowres", "--fuzzy", "--snippets").lines
     assert "**flowers**" in hit["snippet"]

@@ -69,9 +69,9 @@ def _made(db: apsw.Connection, arguments: list[str]) -> Callable[[bytes, int, st
 
 
 def _term_of(stem: Callable[[str], str], fold: bool) -> Callable[[str], str]:
-    """Accents go before the stem is taken: then é finds e whatever the ending. In the other order they would be two stems wherever
-    endings have accents; on XQuAD in German, Spanish, Romanian, Greek and Turkish that order was better by at most 0.002 of RR@10,
-    and worse by up to 0.016 once questions were typed without accents. Cyrillic is let alone: и and й are two letters.
+    """Accents go before the stem is taken: then é finds e whatever the ending. In the other order they would be two stems where
+    endings have accents: on XQuAD in German, Spanish, Romanian, Greek and Turkish that was better by at most 0.002 of RR@10, and
+    worse by up to 0.016 once questions were typed without accents. Cyrillic is let alone: и and й are two letters.
     """
 
     def term(word: str) -> str:
