@@ -110,7 +110,8 @@ class Database:
         dimension: numbers in a vector; left out, the first vector or the model tells. metric: "cosine" (default), "l2", "ip".
         embed: the model that embeds texts: "default" (offline, comes with pip), "sentence-transformers:NAME", "model2vec:NAME",
         "openai:MODEL@URL", an Embedder, or any callable from texts to vectors; None: vectors are given, or only words are
-        searched. text: how words are cut: "english" (stemmed, default), "none", "cjk", or a TextConfig.
+        searched. text: how words are cut: "english" (stemmed, default), "german" and thirty other languages, "none", "cjk", or a
+        TextConfig, which also names the fields that are searched.
 
         Settings given for a collection that exists must be those it was made with: else ConfigMismatch, or ModelMismatch for
         another model. Raises CollectionNotFound if it is absent and create=False.

@@ -392,3 +392,17 @@ def test_any_text_is_a_query_and_a_record(text: TextConfig, stored: list[str], q
         if warm:
             assert str(len(records) - 1) in warm.ids
         assert collection.check() == []
+
+
+def test_very_many_synonyms_are_no_trouble(db: vecdb.Database) -> None:
+    collection = db.collection("c")
+    collection.add(ids=["a", "b"], texts=["ant", "word499"])
+    synonyms = {"ant": {f"word{i}": 0.5 + i / 2000 for i in range(600)}}
+    assert sorted(collection.search("ant", synonyms=synonyms).ids) == ["a", "b"]
+
+
+def test_what_is_no_unicode_is_still_a_query(db: vecdb.Database) -> None:
+    collection = db.collection("c")
+    collection.add(ids=["a"], texts=["ant"])
+    assert collection.search("ant \ud800").ids == ["a"]
+    assert collection.search('"ant" OR "\udfff"', syntax="query", snippets=True)[0].snippet == "**ant**"

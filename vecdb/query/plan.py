@@ -89,7 +89,7 @@ def _text(engine: Engine, text: str, depth: int, options: SearchOptions) -> Plan
         "fts5": "the word index is not in memory yet",
         "memory (loaded first)": "fuzzy needs the vocabulary in memory"
         if options.fuzzy
-        else "FTS5 still counts expired records, which the next write will delete",
+        else "FTS5 still counts expired records, which the next write will delete, or there are too many synonyms for it",
     }[found.way]
     detail = {"candidates": depth, "terms": found.frequencies}
     if found.weights:

@@ -28,6 +28,7 @@ from vecdb.words import Analyzer
 
 # A batch larger than this is worth loading the arrays for, instead of scanning the file once a query.
 _COLD_BATCH = 4
+_MOST_COLD_WEIGHTS = 100  # SQLite joins no more than 500 queries into one
 _GROUP = 64
 _LEAST_SCORE = float(np.finfo(np.float32).tiny)
 
@@ -136,20 +137,28 @@ class Retrieval:
     def by_text(self, queries: Sequence[str], depth: int, where: Node | None, options: SearchOptions) -> Found:
         """The depth best records by BM25 for each query."""
         if options.syntax == "query":
-            rankings = [self._cold.words([(1.0, q)] if q.strip() else [], depth, self._rows(where)) for q in queries]
+            rows = self._rows(where)
+            readable = [query.encode(errors="replace").decode() for query in queries]
+            rankings = [self._cold.words([(1.0, query)] if query.strip() else [], depth, rows) for query in readable]
             return Found(rankings, {"engine": "fts5"})
         with self._store.read() as db:
             analyzer = Analyzer(db, self._text)
             thesaurus = self._thesaurus(options, analyzer)
             terms = [terms_of(query, analyzer, thesaurus) for query in queries]
-        # FTS5 has no vocabulary at hand to correct words by, and counts expired records in its document frequencies.
-        cold = self._memory.newest().words is None and not options.fuzzy and not self._cold.has_expired(time.time())
-        if not cold:
+        matches = [query.matches for query in terms]
+        if self._memory.newest().words is not None or self._needs_memory(matches, options):
             return self._words_from_memory(terms, depth, where, options)
         rows = self._rows(where)
-        rankings = [self._cold.words(query.matches, depth, rows) for query in terms]
+        rankings = [self._cold.words(match, depth, rows) for match in matches]
         self._wish("words")
         return Found(rankings, {"engine": "fts5"}, terms=terms)
+
+    def _needs_memory(self, matches: Sequence[Sequence[object]], options: SearchOptions) -> bool:
+        """FTS5 has no vocabulary at hand to correct words by, counts expired records in its document frequencies, and is asked
+        once for each different weight.
+        """
+        many = any(len(match) > _MOST_COLD_WEIGHTS for match in matches)
+        return many or options.fuzzy or self._cold.has_expired(time.time())
 
     def _words_from_memory(
         self, queries: list[QueryTerms], depth: int, where: Node | None, options: SearchOptions
@@ -171,12 +180,12 @@ class Retrieval:
     def forecast_text(self, query: str, options: SearchOptions) -> TextForecast:
         """What by_text would do for a plain query. Nothing is loaded for it: corrections show only where words are in memory."""
         loaded = self._memory.newest().words is not None
-        way: TextWay = "memory" if loaded else "fts5"
-        if not loaded and (options.fuzzy or self._cold.has_expired(time.time())):
-            way = "memory (loaded first)"
         with self._store.read() as db:
             analyzer = Analyzer(db, self._text)
             terms = terms_of(query, analyzer, self._thesaurus(options, analyzer))
+        way: TextWay = "memory" if loaded else "fts5"
+        if not loaded and self._needs_memory([terms.matches], options):
+            way = "memory (loaded first)"
         if not loaded:
             frequencies = {
                 term: self._cold.frequency(replace(terms, words={term: w})) for term, w in terms.words.items()
