@@ -219,6 +219,9 @@ def test_other_programs_can_read_all_but_the_word_index(german: Path) -> None:
         ({"synonyms": ["car"]}, "give a mapping"),
         ({"synonyms": {"car": {"auto": 2}}}, "above 0 and at most 1"),
         ({"synonyms": {"car": [7]}}, "give texts"),
+        ({"synonyms": {"car": 7}}, "the synonyms of 'car' are 7"),
+        ({"synonyms": {"car": [["auto"]]}}, "give texts"),
+        ({"synonyms": {7: ["auto"]}}, "give texts"),
     ],
     ids=str,
 )

@@ -106,7 +106,13 @@ def checked_synonyms(given: Synonyms, error: type[InvalidInput] = InvalidInput) 
         if isinstance(expansions, str):
             expansions = [expansions]
         if not isinstance(expansions, Mapping):
-            expansions = dict.fromkeys(expansions, SYNONYM_WEIGHT)
+            try:
+                expansions = dict.fromkeys(expansions, SYNONYM_WEIGHT)
+            except TypeError as wrong:
+                raise error(
+                    f"the synonyms of {text!r} are {expansions!r}; give texts: {{'car': ['automobile']}}, or with weights: "
+                    "{'car': {'automobile': 0.8}}"
+                ) from wrong
         for word, weight in ((text, 1.0), *expansions.items()):
             if not isinstance(word, str) or not _is_number(weight) or not 0 < weight <= 1:
                 raise error(

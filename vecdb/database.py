@@ -122,7 +122,7 @@ class Database:
             for key, value in {
                 "dimension": dimension,
                 "metric": metric,
-                "text": TextConfig(text) if isinstance(text, str) else text,  # type: ignore[arg-type]
+                "text": TextConfig(text) if isinstance(text, str) else text,
                 "index": index,
             }.items()
             if value is not None

@@ -101,9 +101,6 @@ class Tables:
             )
         else:
             db.execute(f"CREATE VIEW {self.texts_view} AS SELECT row, text FROM {self.records} WHERE text IS NOT NULL")
-        self._create_words(db)
-
-    def _create_words(self, db: apsw.Connection) -> None:
         db.execute(
             f"CREATE VIRTUAL TABLE {self.words} USING fts5({self._columns}, content='{self.texts_view}', content_rowid='row', "
             f"tokenize='{' '.join(self._text.tokenizer)}')"
