@@ -64,7 +64,7 @@ class Postings:
         self,
         documents: Sequence[Sequence[str] | None],
         *,
-        lengths: Sequence[int] | None = None,
+        lengths: Sequence[int] | NDArray[np.int32] | None = None,
         counts: NDArray[np.float32] | None = None,
     ) -> Postings:
         """With documents at the slots after the last; None has no text.

@@ -150,8 +150,11 @@ def _pairs(run: str, at: int, is_query: bool) -> Iterator[Token]:
         at = after
 
 
-def _bm25(api: apsw.FTS5ExtensionApi, k1: float, b: float, *weights: float) -> float:
-    """FTS5's bm25() with any k1 and b; negative, as FTS5 wants it. Called for each row that matches."""
+def _bm25(api: apsw.FTS5ExtensionApi, *given: Any) -> float:
+    """FTS5's bm25() with any k1 and b; negative, as FTS5 wants it. given: k1, b, and the weight of each column. Called for each
+    row that matches.
+    """
+    k1, b, *weights = given
     if api.aux_data is None:
         api.aux_data = _idfs(api), api.column_total_size(-1) / max(api.row_count, 1) or 1.0
     idfs, mean_length = api.aux_data

@@ -100,16 +100,16 @@ def _text(engine: Engine, text: str, depth: int, options: SearchOptions) -> Plan
 def _after(lists: tuple[str, ...], options: SearchOptions) -> Iterator[PlannedStage]:
     if len(lists) > 1:
         fusion = fusion_of(options.fusion)
-        detail = {"weights": dict(zip(lists, fusion.weights))}
-        yield PlannedStage("fusion", type(fusion).__name__.lower(), "there are several lists", None, detail)
+        weights = {"weights": dict(zip(lists, fusion.weights))}
+        yield PlannedStage("fusion", type(fusion).__name__.lower(), "there are several lists", None, weights)
     if options.rerank is not None:
-        detail = {"candidates": options.depth(1)}
-        yield PlannedStage("rerank", type(options.rerank).__name__, "a reranker was given", None, detail)
+        pool = {"candidates": options.depth(1)}
+        yield PlannedStage("rerank", type(options.rerank).__name__, "a reranker was given", None, pool)
     if options.diversity is not None:
         yield PlannedStage("diversity", "mmr", "diversity was given", None, {"diversity": options.diversity})
     if options.group_by is not None:
-        detail = {"by": options.group_by, "per_group": options.per_group}
-        yield PlannedStage("group", "best of each", "group_by was given", None, detail)
+        groups = {"by": options.group_by, "per_group": options.per_group}
+        yield PlannedStage("group", "best of each", "group_by was given", None, groups)
     if options.min_score is not None:
         yield PlannedStage("min_score", "cut", "min_score was given", None, {"min_score": options.min_score})
     page = {"k": options.k, "offset": options.offset}
