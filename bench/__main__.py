@@ -12,6 +12,7 @@ COMMANDS = {
     "start": "import, first answer, reopening",
     "churn": "recall through rounds of deleting and upserting",
     "churn_index": "the same for the graph index alone, hnswlib and Chroma, against fresh builds",
+    "text": "word search in ten languages, loading texts, what synonyms, corrections and snippets cost",
     "million": "100,000 to 1,000,000 vectors: building, memory, opening, queries",
     "select": "hits chosen as a set: top k, MMR, coverage, k-center, DPP, judged by labelled sub-topics",
     "robustness": "kill -9, damaged files, several processes",

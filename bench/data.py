@@ -139,6 +139,22 @@ def load_corpus(name: str) -> Corpus:
     """One of CORPORA. debian-90k is embedded on first use, with a progress bar, and its vectors are kept in CACHE."""
     if name == "synthetic":
         return _synthetic()
+    texts, checksum = _read_texts(name)
+    model, vectors = _embedded(name, checksum, texts)
+    return Corpus(name, checksum, model, texts, vectors, _DEBIAN_QUESTIONS)
+
+
+def load_texts(name: str) -> tuple[list[str], list[str], str]:
+    """The texts to load of one of CORPORA, its short questions, and its checksum: all that needs no vectors."""
+    if name == "synthetic":
+        corpus = _synthetic()
+        return corpus.texts[corpus.asked :], corpus.questions().short, corpus.checksum
+    texts, checksum = _read_texts(name)
+    rng = np.random.default_rng(0)
+    return texts[_DEBIAN_QUESTIONS:], [_short(text, rng) for text in texts[:_DEBIAN_QUESTIONS]], checksum
+
+
+def _read_texts(name: str) -> tuple[list[str], str]:
     path = data_folder() / "text" / name / "corpus.jsonl.gz"
     if not path.exists():
         raise SystemExit(
@@ -146,9 +162,7 @@ def load_corpus(name: str) -> Corpus:
         )
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     with gzip.open(path, "rt", encoding="utf-8") as lines:
-        texts = [str(json.loads(line)["text"]) for line in lines]
-    model, vectors = _embedded(name, checksum, texts)
-    return Corpus(name, checksum, model, texts, vectors, _DEBIAN_QUESTIONS)
+        return [str(json.loads(line)["text"]) for line in lines], checksum
 
 
 def data_folder() -> Path:

@@ -115,6 +115,13 @@ class VectorIndex(Protocol):
         end as soon as its recall is likely that much; the answer then says what it is likely to be.
         """
 
+    def forecast(
+        self, k: int, *, matching: int | None = None, ef: int | None = None, target_recall: float | None = None
+    ) -> tuple[str, int]:
+        """The way that such a search would take, and about how many distances it would compute, without doing it. matching: how
+        many positions are allowed; None where no mask is given.
+        """
+
     def compact(self) -> Positions:
         """Drop removed positions; returns the old positions of those kept, ascending: new position i was kept[i]."""
 

@@ -116,6 +116,12 @@ class ExactIndex:
             return answer
         return answer._replace(estimated_recall=np.ones(len(answer.work), np.float32))
 
+    def forecast(
+        self, k: int, *, matching: int | None = None, ef: int | None = None, target_recall: float | None = None
+    ) -> tuple[str, int]:
+        """All that are allowed are measured: nothing but their number decides what it costs."""
+        return "scan", int(np.count_nonzero(self._live[: self._size])) if matching is None else matching
+
     def compact(self) -> Positions:
         kept: Positions = np.flatnonzero(self._live[: self._size])
         if len(kept) < self._size:

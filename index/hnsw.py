@@ -154,6 +154,25 @@ class HnswIndex:
                 allowed = allowed & graph.live[: graph.size]
         return self._search_allowed(queries, k, ef, target, allowed, answer, threads)
 
+    def forecast(
+        self, k: int, *, matching: int | None = None, ef: int | None = None, target_recall: float | None = None
+    ) -> tuple[str, int]:
+        """The way that such a search would take, and about how many distances it would compute. matching: how many live positions
+        are allowed; None: no mask is given. Without a calibration, which this does not make, a target is taken for the usual ef.
+        """
+        live, k = self._graph.live_count, as_k(k)
+        target, ef = as_target(target_recall, ef), as_ef(ef, self.config.ef, k)
+        count = live if matching is None else matching
+        share = count / max(live, 1)
+        beam = _beam(ef)
+        if target is not None and self._calibration is not None and count:
+            beam = self._calibration.entry(share, k, target).beam
+        if matching is None and max(2 * ef, 0 if target is None else _LEAST_CALIBRATED) < live:
+            return "walk", min(live, _SCAN_PER_EF * beam)
+        if count <= _LEAST_CALIBRATED or _scan_is_cheaper(count, share, beam):
+            return "scan", count
+        return "filtered walk", min(live, int(_SCAN_PER_EF * beam / share))
+
     def calibrate(self, *, threads: int | None = None) -> None:
         """Learn from the index itself when a search with a target recall may end (calibration.py); some seconds at 100,000
         vectors. Done by itself when such a search comes first; to be done again when the vectors have become others. Does
@@ -271,7 +290,7 @@ class HnswIndex:
         count = int(np.count_nonzero(allowed))
         share = count / max(graph.live_count, 1)
         beam, entry = (0, None) if count <= _LEAST_CALIBRATED else self._plan(k, ef, target, share)
-        if count * share <= _SCAN_PER_EF * beam or not beam:
+        if not beam or _scan_is_cheaper(count, share, beam):
             self._scan(queries, k, allowed, answer, threads)
             return answer._replace(way="scan")
         self._walk(queries, k, int(beam / share), entry, allowed, answer, threads)
@@ -388,6 +407,11 @@ class HnswIndex:
         answer.work[places] = exact.work
         if answer.estimated_recall is not None:
             answer.estimated_recall[places] = 1.0
+
+
+def _scan_is_cheaper(count: int, share: float, beam: int) -> bool:
+    """Than a filtered walk, whose beam is wider by 1 / share: count allowed nodes, which are this share of all."""
+    return count * share <= _SCAN_PER_EF * beam
 
 
 def _beam(ef: int) -> int:

@@ -26,8 +26,17 @@ _COLLECTION = {
         "metric": "cosine",
         "model": None,
         "embed": None,
-        "text": {"language": "english", "fold_accents": True},
+        "text": {
+            "language": "english",
+            "fold_accents": True,
+            "cjk": False,
+            "fields": {"text": 1.0},
+            "k1": 1.2,
+            "b": 0.75,
+            "synonyms": {},
+        },
         "index": {"M": 16, "ef_construction": 200, "ef": 64, "seed": 0, "order": "random", "lid_k": 100},
+        "stemmer": None,
     },
 }
 
@@ -121,7 +130,7 @@ def _described(name: str, records: int, config: CollectionConfig) -> dict[str, A
 
 
 def _text_config(given: TextBody | str | None) -> TextConfig | str | None:
-    return TextConfig(given.language, given.fold_accents) if isinstance(given, TextBody) else given
+    return TextConfig(**given.given()) if isinstance(given, TextBody) else given
 
 
 def _index_config(given: IndexBody | None) -> HnswConfig | None:

@@ -8,7 +8,16 @@ from vecdb import wire
 from vecdb.server.access import JsonBody, Reading, Writing
 from vecdb.server.documents import gives, takes
 from vecdb.server.routes_database import json_answer
-from vecdb.server.schemas import BatchBody, ContextBody, RecallBody, SearchBody, TuneBody, WhyNotBody, parsed
+from vecdb.server.schemas import (
+    BatchBody,
+    ContextBody,
+    ExplainBody,
+    RecallBody,
+    SearchBody,
+    TuneBody,
+    WhyNotBody,
+    parsed,
+)
 
 router = APIRouter(prefix="/v1/collections/{name}", tags=["search"])
 
@@ -35,6 +44,17 @@ _WHY_NOT = {
     "reason": "the filter excludes it",
     "remedy": "search without where",
     "rank": None,
+}
+_PLAN = {
+    "stages": [
+        {
+            "stage": "text",
+            "way": "memory",
+            "why": "the word index is in memory",
+            "cost": 240,
+            "detail": {"candidates": 6, "terms": {"vaccin": 180, "children": 60}},
+        }
+    ]
 }
 _CONTEXT = {
     "question": "What is known of vaccines?",
@@ -135,6 +155,14 @@ def why_not(target: Reading, raw: JsonBody) -> Response:
     options = body.options(target.settings)
     why = target.open().why_not(body.id, body.query, vector=body.query_vector(), **options)
     return json_answer(wire.why_not_to_wire(why))
+
+
+@router.post("/explain", operation_id="explain", openapi_extra=takes(ExplainBody), responses=gives(_PLAN))
+def explain(target: Reading, raw: JsonBody) -> Response:
+    """How a query would be answered: its stages, by which way and why, and what they are likely to cost."""
+    body = parsed(ExplainBody, raw)
+    plan = target.open().explain(body.query, vector=body.query_vector(), **body.options(target.settings))
+    return json_answer(wire.plan_to_wire(plan))
 
 
 @router.post("/context", operation_id="context", openapi_extra=takes(ContextBody), responses=gives(_CONTEXT))

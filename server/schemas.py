@@ -21,6 +21,7 @@ from vecdb.errors import (
     InvalidRecord,
     InvalidVector,
 )
+from vecdb.query.snippets import SnippetOptions
 from vecdb.server.problems import Refused
 from vecdb.server.settings import Settings
 from vecdb.types import Mode, Vector
@@ -37,6 +38,7 @@ Numbers = Annotated[list[float], _StopAtFirst()]
 Texts = Annotated[list[str], _StopAtFirst()]
 _TUNING_SHARE = 0.75  # of a request's time may be the budget: the last graph may take longer than was thought
 VectorFormat = Literal["list", "base64"]
+SynonymsBody = dict[str, dict[str, float] | list[str] | str]
 
 
 class Body(BaseModel):
@@ -52,8 +54,15 @@ class Body(BaseModel):
 
 
 class TextBody(Body):
-    language: Literal["english", "none", "cjk"] = "english"
+    language: str = "english"
     fold_accents: bool = True
+    cjk: bool = Field(default=False, description="cut Chinese, Japanese and Korean into pairs of characters")
+    fields: dict[str, float] = Field(
+        default={"text": 1.0}, description="text and metadata keys that are searched, with their weights"
+    )
+    k1: float = 1.2
+    b: float = 0.75
+    synonyms: SynonymsBody = Field(default={}, description="what else a query's word looks for")
 
 
 class IndexBody(Body):
@@ -223,6 +232,14 @@ class SelectBody(Body):
         return wire.selection_from_wire(self.given())
 
 
+class SnippetBody(Body):
+    length: int = Field(default=200, description="the most characters of text")
+    before: str | None = None
+    after: str | None = None
+    ellipsis: str = "…"
+    html: bool = Field(default=False, description="escape the text, and mark with <mark>")
+
+
 class SearchOptions(Body):
     """How to search; what is not given takes the library's default."""
 
@@ -242,6 +259,9 @@ class SearchOptions(Body):
     cursor: str | None = None
     candidates: int | None = None
     vectors: bool = False
+    synonyms: SynonymsBody | None = None
+    fuzzy: bool = False
+    snippets: bool | SnippetBody = False
     model: str | None = None
     vector_format: VectorFormat = "list"
 
@@ -258,6 +278,8 @@ class SearchOptions(Body):
             options["fusion"] = wire.fusion_from_wire(self.fusion.given())
         if isinstance(self.select, SelectBody):
             options["select"] = self.select.selector()
+        if isinstance(self.snippets, SnippetBody):
+            options["snippets"] = SnippetOptions(**self.snippets.given())
         return options
 
     @property
@@ -299,6 +321,12 @@ class WhyNotBody(SearchBody):
     id: str
 
     example: ClassVar[dict[str, Any]] = {"id": "p7", "query": "vaccines in children", "k": 5}
+
+
+class ExplainBody(SearchBody):
+    """One query, as for search, which is planned but not run."""
+
+    example: ClassVar[dict[str, Any]] = {"query": "vaccines in children", "k": 5, "where": {"year": {"$gte": 2020}}}
 
 
 class ContextBody(Body):

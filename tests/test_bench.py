@@ -101,3 +101,17 @@ def test_recall_counts_ties_but_neither_repeats_nor_records_that_the_filter_excl
     even = exact_truth(records, questions, "tenth")
     assert even.recall(0, [0, 2, 4, 6, 8, 10, 12, 14]) == 1.0  # eight are all there are
     assert even.recall(0, [0, 2, 4, 6, 1, 3, 5, 7]) == 0.5
+
+
+def test_the_text_bench_measures_loading_and_every_option(tmp_path: Path) -> None:
+    pytest.importorskip("Stemmer")
+    given = ("--parts", "speed", "--data", "synthetic", "--rows", "200", "--questions", "3")
+    run = run_bench("text", *given, "--out", str(tmp_path))
+    assert run.returncode == 0, run.stderr
+    (path,) = tmp_path.glob("text-*.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {line["setting"] for line in lines} >= {"english", "german", "english, pairs", "title and text"}
+    for line in lines:
+        assert line["data"]["rows"] == 200
+        assert line["rows_per_s"] > 0
+        assert list(line["p50_ms"]) == ["plain", "snippets", "synonyms", "fuzzy", "fuzzy, misspelt"]

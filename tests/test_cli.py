@@ -183,6 +183,30 @@ def test_plain_output_is_a_table(filled: Command) -> None:
     assert "{" not in done.out
 
 
+def test_words_of_a_new_collection_may_be_of_another_language(run: Command, notes: Path) -> None:
+    pytest.importorskip("Stemmer")
+    (notes / "haus.txt").write_text("Die alten Häuser.")
+    assert run("ingest", str(notes), "--embed", "none", "--language", "german", "--root", str(notes)).code == 0
+    assert [line["id"] for line in run("search", "Haus").lines] == ["haus.txt#1"]
+    assert "made with other settings" in run("ingest", str(notes), "--embed", "none", "--language", "french").err
+
+
+def test_snippets_and_corrections(filled: Command) -> None:
+    (hit,) = filled("search", "flowres", "--fuzzy", "--snippets").lines
+    assert "**flowers**" in hit["snippet"]
+    assert "**flowers**" in filled("search", "flowers", "--snippets", "--plain").out
+    assert "<mark>flowers</mark>" in filled("search", "flowers", "--html").lines[0]["snippet"]
+    assert filled("search", "flowres").lines == []
+
+
+def test_explain_tells_the_plan_without_searching(filled: Command) -> None:
+    stages = filled("explain", "bees", "--where", "kind=csv", "-k", "3").lines
+    assert [stage["stage"] for stage in stages] == ["filter", "text", "page"]
+    assert stages[0]["detail"]["matching"] == 2
+    assert "text: fts5, about 2 postings, because" in filled("explain", "bees", "--plain").out
+    assert filled("explain", "x", "--mode", "vector").code == 1
+
+
 def test_the_default_model_finds_by_meaning(run: Command, notes: Path) -> None:
     run("ingest", str(notes), "--root", str(notes))
     best = run("search", "large animals of the ocean", "--mode", "vector", "-k", "1").lines[0]
@@ -366,7 +390,9 @@ def test_dropping_asks_first(filled: Command, monkeypatch: pytest.MonkeyPatch, t
     assert filled("collections").lines[0]["records"] == 4
 
 
-def test_evaluate_measures_a_folder_of_judgements(run: Command, tmp_path: Path) -> None:
+@pytest.fixture
+def judged(run: Command, tmp_path: Path) -> Path:
+    """A judged folder, whose corpus is in the database."""
     folder = tmp_path / "judged"
     (folder / "qrels").mkdir(parents=True)
     corpus = [{"_id": "d1", "title": "", "text": "bees dance"}, {"_id": "d2", "title": "", "text": "whales sing"}]
@@ -374,10 +400,40 @@ def test_evaluate_measures_a_folder_of_judgements(run: Command, tmp_path: Path) 
     (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "dance"}\n')
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
     assert run("ingest", str(folder / "corpus.jsonl.gz"), "--id-column", "_id", "--embed", "none").code == 0
-    (line,) = run("evaluate", str(folder), "--modes", "text").lines
+    return folder
+
+
+def test_evaluate_measures_a_folder_of_judgements(run: Command, judged: Path) -> None:
+    (line,) = run("evaluate", str(judged), "--modes", "text").lines
     assert (line["mode"], line["nDCG@10"], line["R@100"]) == ("text", 1.0, 1.0)
-    assert "nDCG@10" in run("evaluate", str(folder), "--modes", "text", "--plain").out
+    assert "nDCG@10" in run("evaluate", str(judged), "--modes", "text", "--plain").out
     assert "neither a judged collection" in run("evaluate", "nowhere").err
+
+
+def test_compare_tells_two_settings_apart(run: Command, judged: Path) -> None:
+    lines = run("compare", str(judged), "text", '{"mode": "text", "where": {"none": 1}}').lines
+    (line,) = [line for line in lines if line["measure"] == "R@100"]
+    assert (line["a"], line["b"], line["difference"]) == (1.0, 0.0, 1.0)
+    assert "95 % interval" in run("compare", str(judged), "text", "text", "--plain").out
+    assert (run("compare", str(judged), "text", "best").code, run("compare", str(judged), "text", "{").code) == (2, 1)
+
+
+def test_gate_exits_with_what_it_found(run: Command, judged: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "baseline.json"
+    passed = run("gate", str(judged), "--min", "nDCG@10=0.9", "--min", "R@100=1", "--save", str(saved))
+    assert (passed.code, [line["passed"] for line in passed.lines]) == (0, [True, True])
+    assert run("gate", str(judged), "--baseline", str(saved)).code == 0
+    worse = ("--where", "none=1")
+    failed = run(
+        "gate", str(judged), "--baseline", str(saved), *worse, "--save", str(tmp_path / "never.json"), "--plain"
+    )
+    assert (failed.code, "FAIL  nDCG@10 is 0.0000, the baseline's 1.0000" in failed.out) == (1, True)
+    assert not (tmp_path / "never.json").exists()
+    assert run("gate", str(judged), "--min", "nDCG@10=1.5").code == 1
+    assert "no condition" in run("gate", str(judged)).err
+    assert run("gate", str(judged), "--min", "nDCG@10").code == 2
+    saved.write_text("[1]")
+    assert "is no JSON object" in run("gate", str(judged), "--baseline", str(saved)).err
 
 
 def test_keys_are_made_listed_and_revoked(run: Command, tmp_path: Path) -> None:

@@ -264,6 +264,40 @@ def searching(db: Any) -> Any:
     ]
 
 
+def searching_words(db: Any) -> Any:
+    text = vecdb.TextConfig(
+        cjk=True,
+        fields={"title": 2.5, "text": 1.0},
+        k1=1.5,
+        b=0.5,
+        synonyms={"wing": {"aerofoil": 0.5}, "plate": ["sheet"]},
+    )
+    docs = db.collection("docs", text=text)
+    titles = ["on wings", ["heat", "plates"], "aerofoil sections", None, "翼の研究", 7]
+    docs.add([{"id": f"d{i}", "text": t, "metadata": {"title": titles[i]}} for i, t in enumerate(TEXTS)])
+    mapping = {"shells": {"wing": 0.9}, "buckle": ("flutter", "suction")}
+    return [
+        docs.config,
+        docs.search("wing", snippets=True),
+        docs.search(
+            "aerofoil <plate>", snippets=vecdb.SnippetOptions(length=20, before="<i>", after="</i>", html=True)
+        ),
+        docs.search("翼"),
+        docs.search("研究", snippets=vecdb.SnippetOptions(ellipsis="...")),
+        docs.search("shells that buckle", synonyms=mapping, snippets=True),
+        docs.search("wing", synonyms={}),
+        docs.search(["flutterr", "slipstraem measurde"], fuzzy=True, k=3, snippets=True),
+        docs.search('"slipstream behind" OR suct*', syntax="query", snippets=True),
+        docs.update(ids=["d0"], metadata=[{"title": "boundary"}]),
+        docs.search("boundary"),
+        docs.why_not("d3", "winng", fuzzy=True, k=1),
+        refusal(lambda: docs.search("a", fuzzy=True, syntax="query")),
+        refusal(lambda: docs.search("a", synonyms={"a": {"b": 3}})),
+        refusal(lambda: db.collection("bad", text="klingon")),
+        refusal(lambda: db.collection("docs", text="english")),
+    ]
+
+
 def explaining(db: Any) -> Any:
     docs = filled(db)
     return [
@@ -276,6 +310,12 @@ def explaining(db: Any) -> Any:
         docs.why_not(
             "d2", vector=[1, 0, 0, 0], k=1, where={"day": {"$gt": date(2030, 1, 1)}}, min_score=0.999, group_by="parent"
         ),
+        docs.explain("wing", k=3, where={"year": {"$lt": 1953}}),
+        docs.explain("wing flutter", vector=[1, 0, 0, 0], fusion="weighted", group_by="parent", min_score=0.1),
+        docs.explain([1, 0, 0, 0], exact=True, select="mmr"),
+        docs.explain('"a wing"', syntax="query"),
+        refusal(lambda: docs.explain(["a", "b"])),
+        refusal(docs.explain),
         docs.context("wing in a slipstream?", budget_tokens=60),
         docs.context("wing", k=2, where={"year": {"$lt": 1953}}, mode="text", neighbours=1, min_relevance=0.0),
         docs.context("unrelated zebra"),
@@ -343,7 +383,18 @@ def evaluating(db: Any) -> Any:
     docs = filled(db)
     queries, qrels = {"q1": "wing slipstream", "q2": "heat"}, {"q1": {"d0": 1, "d4": 1}, "q2": {"d1": 1}}
     found = docs.evaluate(queries, qrels, modes=("text",), k=5, measures=("nDCG@5",))
-    return plain(found)
+    setting = {"mode": "text", "k": 1}
+    compared = docs.compare("text", setting, queries, qrels, k=5, measures=("nDCG@5", "R@5"), samples=200)
+    passed = docs.gate(queries, qrels, min={"nDCG@5": 0.5}, baseline=found["text"], mode="text", k=5, samples=200)
+    failed = docs.gate(queries, qrels, min={"R@5": 1.5}, mode="text")
+    refused = [
+        refusal(lambda: docs.gate(queries, qrels)),
+        refusal(lambda: docs.gate(queries, qrels, baseline={"means": 3})),
+        refusal(lambda: docs.gate({}, qrels, min={"AP": 0.1})),
+        refusal(lambda: docs.compare("text", 7, queries, qrels)),
+        refusal(lambda: docs.compare("text", "text", queries, {})),
+    ]
+    return [plain(found), compared, passed, failed, bool(passed), bool(failed), *refused]
 
 
 def collections_of_any_name(db: Any) -> Any:
@@ -508,6 +559,7 @@ SCENARIOS = [
     deleting,
     reading,
     searching,
+    searching_words,
     explaining,
     looking_after,
     tuning_the_index,

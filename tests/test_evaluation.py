@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import sys
 from typing import Any
@@ -10,7 +12,17 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb.evaluation import MEASURES, BootstrapResult, Evaluation, evaluate_run, paired_bootstrap, table
+from vecdb.evaluation import (
+    MEASURES,
+    BootstrapResult,
+    Evaluation,
+    Gate,
+    compare_evaluations,
+    evaluate_run,
+    evaluation_from_json,
+    paired_bootstrap,
+    table,
+)
 
 QRELS = {"q1": {"a": 3, "b": 1, "z": 0}, "q2": {"c": 1}}
 
@@ -159,3 +171,88 @@ def test_the_table_lines_up_and_marks_the_best() -> None:
     assert table({"text": text}).splitlines() == ["      nDCG@10       AP", "text   0.6700   0.6000"]
     with pytest.raises(vecdb.InvalidInput, match="no evaluation"):
         table({})
+
+
+# -- comparing and gates
+
+
+def test_a_comparison_holds_every_measure_both_have() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.random(30)
+    a, b = evaluation_of(list(values + 0.2)), evaluation_of(list(values))
+    found = compare_evaluations(a, b, samples=500)
+    assert found.differences == {"AP": paired_bootstrap(a, b, "AP", samples=500)}
+    assert found.differences["AP"].difference == pytest.approx(0.2)
+    assert "AP: a - b = +0.2000, 95 % interval +0.2000 … +0.2000" in str(found)
+    with pytest.raises(vecdb.InvalidInput, match="share no measure: AP and RR@10"):
+        compare_evaluations(a, evaluation_of(list(values), "RR@10"))
+
+
+def test_a_gate_asks_for_a_floor() -> None:
+    found = evaluation_of([0.4, 0.6])
+    assert Gate({"AP": 0.5}).judged(found)
+    failed = Gate({"AP": 0.51}).judged(found)
+    assert not failed
+    assert [(c.measure, c.value, c.wanted, c.passed) for c in failed.checks] == [("AP", 0.5, 0.51, False)]
+    assert str(failed) == "FAIL  AP is 0.5000, at least 0.51\nthe gate is NOT passed"
+
+
+def test_a_gate_refuses_what_is_worse_than_its_baseline_by_more_than_chance() -> None:
+    rng = np.random.default_rng(4)
+    before = rng.random(80)
+    baseline = evaluation_of(list(before))
+    noisy = evaluation_of(list(before + rng.normal(0, 0.05, 80)))
+    worse = evaluation_of(list(before - 0.03 + rng.normal(0, 0.05, 80)))
+    assert Gate(baseline=baseline).judged(baseline)
+    assert Gate(baseline=baseline).judged(noisy)
+    assert not Gate(baseline=baseline).judged(worse)
+    assert Gate(baseline=baseline, tolerance=0.05).judged(worse)
+    assert Gate(baseline=worse).judged(baseline)  # better passes
+    assert not Gate({"AP": 0.99}, baseline).judged(baseline)  # every condition must hold
+
+
+def test_a_baseline_may_be_its_json() -> None:
+    baseline = evaluation_of([0.25, 0.75])
+    saved = json.loads(json.dumps(dataclasses.asdict(baseline)))
+    assert evaluation_from_json(saved) == baseline
+    assert Gate(baseline=saved).judged(baseline) == Gate(baseline=baseline).judged(baseline)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "no condition"),
+        ({"least": {}}, "no condition"),
+        ({"least": {"AP": "high"}}, "the least AP is 'high'"),
+        ({"least": {"AP": float("nan")}}, "the least AP is nan"),
+        ({"least": {"AP": 0.1}, "tolerance": -1}, "tolerance is -1"),
+        ({"baseline": {}}, "the baseline is no evaluation"),
+        ({"baseline": {"means": {"AP": 1}, "per_query": {}}}, "lacks measures"),
+        ({"baseline": {"means": {"AP": 1}, "per_query": {"q": {"RR": 1}}}}, "lacks measures"),
+    ],
+    ids=str,
+)
+def test_gates_that_cannot_be_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(vecdb.InvalidInput, match=message):
+        Gate(**given)
+
+
+def test_a_baseline_of_other_queries_is_refused() -> None:
+    with pytest.raises(vecdb.InvalidInput, match="different queries"):
+        Gate(baseline=evaluation_of([0.5])).judged(evaluation_of([0.5, 0.5]))
+
+
+def test_a_collection_compares_and_gates(db: vecdb.Database) -> None:
+    docs = db.collection("c")
+    docs.add(ids=["a", "b", "c"], texts=["bee bee bee bee", "bee and ant", "cat"])
+    queries, qrels = {"q1": "bees", "q2": "cat", "unjudged": "x"}, {"q1": {"b": 1}, "q2": {"c": 1}}
+    found = docs.compare("text", {"mode": "text", "k": 1}, queries, qrels, measures=("R@10",))
+    assert (found.a.means["R@10"], found.b.means["R@10"]) == (1.0, 0.5)
+    passed = docs.gate(queries, qrels, min={"R@10": 1.0}, mode="text")
+    assert passed
+    assert not docs.gate(queries, qrels, min={"R@10": 1.0}, mode="text", where={"x": 1})
+    assert docs.gate(queries, qrels, baseline=passed.evaluation)
+    with pytest.raises(vecdb.InvalidInput, match="give a mode, or options"):
+        docs.compare(3, "text", queries, qrels)  # type: ignore[arg-type]
+    with pytest.raises(vecdb.InvalidQuery, match="no option 'moode'"):
+        docs.compare({"moode": "text"}, "text", queries, qrels)

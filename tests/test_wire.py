@@ -59,6 +59,7 @@ HITS = st.builds(
             metadata=METADATA,
             vector=st.none(),
             parent=st.none() | TEXT,
+            snippet=st.none() | TEXT,
             seq=st.none() | st.integers(0, 9),
             trace=st.lists(
                 st.builds(TraceStep, stage=TEXT, rank=st.none() | st.integers(1, 9), score=st.none() | FINITE)

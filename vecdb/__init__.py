@@ -36,6 +36,7 @@ from vecdb.errors import (
     VecdbError,
 )
 from vecdb.index.base import HnswConfig
+from vecdb.query.snippets import SnippetOptions
 from vecdb.types import (
     Answer,
     CollectionStats,
@@ -44,6 +45,7 @@ from vecdb.types import (
     Hits,
     Page,
     Passage,
+    Plan,
     Record,
     TraceStep,
     WhyNot,
@@ -100,11 +102,13 @@ __all__ = [
     "NotFound",
     "Page",
     "Passage",
+    "Plan",
     "ReadOnly",
     "Record",
     "RecordNotFound",
     "RequestTimeout",
     "ServiceError",
+    "SnippetOptions",
     "StorageError",
     "TextConfig",
     "TraceStep",

@@ -22,13 +22,13 @@ from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import DatabaseClosed
 from vecdb.index.base import HnswConfig
 from vecdb.query.request import SearchKeywords
-from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Mode, Page, Record, WhyNot, WriteResult
+from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Mode, Page, Plan, Record, WhyNot, WriteResult
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
     from vecdb.database import Database
     from vecdb.embedding import EmbedSpec
-    from vecdb.evaluation import Evaluation
+    from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.recall import RecallReport
     from vecdb.storage import Durability
     from vecdb.tuning import CollectionTuning
@@ -373,6 +373,17 @@ class AsyncCollection:
         """As Collection.why_not: why the record is not among the hits of this search (options as for `search`)."""
         return await self._run(lambda: self._collection.why_not(id, query, vector=vector, model=model, **options))
 
+    async def explain(
+        self,
+        query: str | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Plan:
+        """As Collection.explain: how this search would be answered, without doing it."""
+        return await self._run(lambda: self._collection.explain(query, vector=vector, model=model, **options))
+
     async def context(self, question: str, *, budget_tokens: int = 1500, **options: Any) -> Context:
         """As Collection.context: passages that answer a question, packed for a language model's prompt."""
         return await self._run(lambda: self._collection.context(question, budget_tokens=budget_tokens, **options))
@@ -398,6 +409,51 @@ class AsyncCollection:
         return await self._run(
             lambda: self._collection.evaluate(
                 queries, qrels, modes=modes, k=k, measures=measures, where=where, **options
+            )
+        )
+
+    async def compare(
+        self,
+        a: Mapping[str, Any] | Mode,
+        b: Mapping[str, Any] | Mode,
+        queries: Mapping[str, Any],
+        qrels: Mapping[str, Mapping[str, int]],
+        *,
+        k: int = 100,
+        measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
+        samples: int = 10_000,
+        seed: int = 0,
+    ) -> Comparison:
+        """As Collection.compare: whether setting a answers judged queries better than b, by a paired bootstrap."""
+        return await self._run(
+            lambda: self._collection.compare(a, b, queries, qrels, k=k, measures=measures, samples=samples, seed=seed)
+        )
+
+    async def gate(
+        self,
+        queries: Mapping[str, Any],
+        qrels: Mapping[str, Mapping[str, int]],
+        *,
+        min: Mapping[str, float] | None = None,
+        baseline: Evaluation | Mapping[str, Any] | None = None,
+        tolerance: float = 0.0,
+        k: int = 100,
+        samples: int = 10_000,
+        seed: int = 0,
+        **options: Any,
+    ) -> GateResult:
+        """As Collection.gate: whether the answers to judged queries are good enough to let a change pass."""
+        return await self._run(
+            lambda: self._collection.gate(
+                queries,
+                qrels,
+                min=min,
+                baseline=baseline,
+                tolerance=tolerance,
+                k=k,
+                samples=samples,
+                seed=seed,
+                **options,
             )
         )
 

@@ -41,6 +41,7 @@ from vecdb.types import (
     Metric,
     Mode,
     Page,
+    Plan,
     Record,
     WhyNot,
     WriteResult,
@@ -50,7 +51,7 @@ from vecdb.vectors import Matrix, as_matrix, from_blobs, prepared
 from vecdb.writer import Progress, Writer
 
 if TYPE_CHECKING:
-    from vecdb.evaluation import Evaluation
+    from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.recall import RecallReport
     from vecdb.tuning import CollectionTuning
 
@@ -65,7 +66,7 @@ class Collection:
         self._store = store
         self._definition = definition
         self._upkeep = upkeep
-        self._tables = Tables(definition.number)
+        self._tables = Tables(definition.number, config.text)
         self._files = IndexFiles(store, folder, definition.number)
         self._memory = Memory(store, self._tables, self._files, config.metric, config.text)
         self._indexing = Indexing(store, self._memory, self._files, definition, folder)
@@ -337,6 +338,12 @@ class Collection:
         offset, or the cursor of earlier Hits: go on after them. rerank: an object with rerank(query, candidates, k).
         candidates: how many records each first stage gives. vectors: return them too. model: identity of the model that made
         the query vector.
+        synonyms: word or phrase -> what a query that has it also looks for, {"car": ["automobile"]} or with weights
+        {"car": {"automobile": 0.8}}; in place of the collection's own. fuzzy: a word that no record has stands for the nearest
+        words that some have (one letter away from 4 letters on, two from 8 on; first letter kept; words with digits never).
+        It is off unless asked for: an answer to another word than the one given should be somebody's wish, and that nothing
+        was found is an answer too. snippets: True, or a vecdb.SnippetOptions: each hit's `snippet` is the part of its text with
+        most of the query's words, marked.
 
         Scores: cosine similarity, inner product, or negated Euclidean distance by vector; BM25 by words; else the last stage's.
         """
@@ -364,6 +371,24 @@ class Collection:
         if is_batch:
             raise InvalidQuery("why_not explains one query; ask for them one at a time")
         return explain_absence(self._engine, self._store, self._tables, id, queries[0], _options(options))
+
+    def explain(
+        self,
+        query: str | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Plan:
+        """How this search (options as for `search`) would be answered, without doing it: its stages, the way that each would take
+        and why, what they are likely to cost, and how much the filter admits. str() of it is in words.
+        """
+        from vecdb.query.plan import plan_of
+
+        queries, is_batch = self._queries(query, vector, model)
+        if is_batch:
+            raise InvalidQuery("explain plans one query; ask for them one at a time")
+        return plan_of(self._engine, self._definition, queries[0], _options(options))
 
     def context(self, question: str, *, budget_tokens: int = 1500, **options: Any) -> Context:
         """Passages that answer a question, packed for a language model's prompt: see `vecdb.rag.build_context`."""
@@ -396,20 +421,61 @@ class Collection:
 
         Measures are named as in ir-measures (extra [eval]). Compare two modes with `vecdb.evaluation.paired_bootstrap`.
         """
-        from vecdb.evaluation import evaluate_run
+        from vecdb.evaluation import Judged
 
-        judged = {id: query for id, query in queries.items() if id in qrels}
-        if not judged:
-            raise InvalidInput("no query has judgments; queries and qrels must share their ids")
-        texts = list(judged.values())
-        batch = texts if all(isinstance(query, str) for query in texts) else np.stack([np.asarray(q) for q in texts])
-        results: dict[str, Evaluation] = {}
-        for mode in modes:
-            answers: list[Hits] = self.search(batch, k=k, mode=mode, where=where, **options)
-            # By rank: a set comes in the order of choice, which its scores do not have.
-            run = {id: [(hit.id, -float(hit.rank)) for hit in hits] for id, hits in zip(judged, answers)}
-            results[mode] = evaluate_run(run, {id: qrels[id] for id in judged}, measures=measures)
-        return results
+        judged = Judged(queries, qrels, measures)
+        return {
+            mode: judged.evaluated(self.search(judged.batch, k=k, mode=mode, where=where, **options)) for mode in modes
+        }
+
+    def compare(
+        self,
+        a: Mapping[str, Any] | Mode,
+        b: Mapping[str, Any] | Mode,
+        queries: Mapping[str, Any],
+        qrels: Mapping[str, Mapping[str, int]],
+        *,
+        k: int = 100,
+        measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
+        samples: int = 10_000,
+        seed: int = 0,
+    ) -> Comparison:
+        """Whether setting a answers judged queries better than b, or these queries only happen to suit it: for each measure the
+        mean difference, its 95 % interval and its p-value by a paired bootstrap.
+
+        a, b: modes ("text"), or options of `search` ({"mode": "hybrid", "fusion": "weighted"}). The rest is as in `evaluate`.
+        """
+        from vecdb.evaluation import Judged, compare_evaluations, search_options
+
+        judged = Judged(queries, qrels, measures)
+        first, second = (
+            judged.evaluated(self.search(judged.batch, **search_options(setting, k))) for setting in (a, b)
+        )
+        return compare_evaluations(first, second, samples=samples, seed=seed)
+
+    def gate(
+        self,
+        queries: Mapping[str, Any],
+        qrels: Mapping[str, Mapping[str, int]],
+        *,
+        min: Mapping[str, float] | None = None,
+        baseline: Evaluation | Mapping[str, Any] | None = None,
+        tolerance: float = 0.0,
+        k: int = 100,
+        samples: int = 10_000,
+        seed: int = 0,
+        **options: Any,
+    ) -> GateResult:
+        """Whether the answers to judged queries are good enough to let a change pass; the result is true or false like a bool.
+
+        min: for each measure the least mean that passes. baseline: an earlier result's `.evaluation` (or its JSON), than which no
+        measure may be worse by more than tolerance, chance apart: see `vecdb.evaluation.Gate`. options: of `search`.
+        """
+        from vecdb.evaluation import Gate, Judged
+
+        gate = Gate(min, baseline, tolerance=tolerance, samples=samples, seed=seed)
+        judged = Judged(queries, qrels, gate.measures)
+        return gate.judged(judged.evaluated(self.search(judged.batch, k=k, **options)))
 
     def recall_report(
         self, *, sample: int = 200, k: int = 10, ef: int | None = None, where: Sequence[Filter] = (), seed: int = 0

@@ -22,6 +22,7 @@ from vecdb.index.base import HnswConfig
 from vecdb.index_files import IndexFiles
 from vecdb.storage import Durability, Store
 from vecdb.tables import Tables
+from vecdb.tokenizers import stemmer_version
 from vecdb.types import Metric
 from vecdb.upkeep import Upkeep
 
@@ -109,7 +110,8 @@ class Database:
         dimension: numbers in a vector; left out, the first vector or the model tells. metric: "cosine" (default), "l2", "ip".
         embed: the model that embeds texts: "default" (offline, comes with pip), "sentence-transformers:NAME", "model2vec:NAME",
         "openai:MODEL@URL", an Embedder, or any callable from texts to vectors; None: vectors are given, or only words are
-        searched. text: how words are cut: "english" (stemmed, default), "none", "cjk", or a TextConfig.
+        searched. text: how words are cut: "english" (stemmed, default), "german" and thirty other languages, "none", "cjk", or a
+        TextConfig, which also names the fields that are searched.
 
         Settings given for a collection that exists must be those it was made with: else ConfigMismatch, or ModelMismatch for
         another model. Raises CollectionNotFound if it is absent and create=False.
@@ -120,7 +122,7 @@ class Database:
             for key, value in {
                 "dimension": dimension,
                 "metric": metric,
-                "text": TextConfig(text) if isinstance(text, str) else text,  # type: ignore[arg-type]
+                "text": TextConfig(text) if isinstance(text, str) else text,
                 "index": index,
             }.items()
             if value is not None
@@ -141,10 +143,11 @@ class Database:
     def drop(self, name: str) -> None:
         """Delete a collection with all its records. Raises CollectionNotFound."""
         with self._lock, self._store.write() as db:
-            number = db.execute("SELECT id FROM collections WHERE name = ?", (name,)).get
-            if number is None:
+            definition = Definition.saved(db, name)
+            if definition is None:
                 raise self._absent(name)
-            Tables(number).drop(db)
+            number = definition.number
+            Tables(number, definition.config.text).drop(db)
             db.execute("DELETE FROM collections WHERE id = ?", (number,))
             self._open.pop(name, None)
         IndexFiles(self._store, self.index_folder, number).remove_all()
@@ -187,6 +190,9 @@ class Database:
     def _made(self, name: str, given: dict[str, Any], embed: Any) -> Definition:
         embedder = None if embed is None else embedding.load_embedder(embed)
         config = CollectionConfig(**given)
+        if config.text.is_snowball:
+            given = {**given, "stemmer": stemmer_version()}
+            config = CollectionConfig(**given)
         if embedder is not None:
             _check_dimension(name, config, embedder)
             config = CollectionConfig(
@@ -201,7 +207,7 @@ class Database:
                 (name, orjson.dumps(config.as_json()).decode(), time.time()),
             )
             number = db.last_insert_rowid()
-            Tables(number).create(db, config.text)
+            Tables(number, config.text).create(db)
         return Definition(name, number, config, embedder)
 
     def _agree(self, definition: Definition, given: dict[str, Any], embed: Any) -> None:

@@ -14,6 +14,7 @@ from vecdb.config import CollectionConfig
 from vecdb.embedding.base import CachedEmbedder, Embedder
 from vecdb.errors import CollectionNotFound, ModelMismatch, ModelUnavailable
 from vecdb.index.base import HnswConfig
+from vecdb.tokenizers import stemmer_version
 
 
 class Definition:
@@ -58,9 +59,24 @@ class Definition:
         if config.dimension is None:
             config = replace(config, dimension=dimension)
         if config is not self.config:
-            saved = orjson.dumps(config.as_json()).decode()
-            db.execute("UPDATE collections SET config = ? WHERE id = ?", (saved, self.number))
+            self._save(db, config)
         return config
+
+    def settle_stemmer(self, db: apsw.Connection) -> bool:
+        """Whether the word index in the file holds the stems of another version than ours, which from now on are the saved ones.
+
+        Raises MissingExtra without the stemmer.
+        """
+        if not self.config.text.is_snowball or self.config.stemmer == stemmer_version():
+            return False
+        self.config = replace(self.config, stemmer=stemmer_version())
+        self._saved = ""  # read it again: this transaction may not be kept
+        self._save(db, self.config)
+        return True
+
+    def _save(self, db: apsw.Connection, config: CollectionConfig) -> None:
+        saved = orjson.dumps(config.as_json()).decode()
+        db.execute("UPDATE collections SET config = ? WHERE id = ?", (saved, self.number))
 
     def tuned(self, db: apsw.Connection) -> Any:
         """The JSON value that `keep_tuning` was last given; None if never."""
@@ -72,8 +88,7 @@ class Definition:
         db.execute("UPDATE collections SET tuning = ? WHERE id = ?", (orjson.dumps(tuning).decode(), self.number))
         config = self.config if index is None else replace(self.config, index=index)
         if config != self.config:
-            saved = orjson.dumps(config.as_json()).decode()
-            db.execute("UPDATE collections SET config = ? WHERE id = ?", (saved, self.number))
+            self._save(db, config)
         return config
 
     @property

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import InvalidInput, MissingExtra
+from vecdb.types import Hits
 
 Run = Mapping[str, Sequence[tuple[str, float]]]
 Qrels = Mapping[str, Mapping[str, int]]
@@ -87,6 +88,163 @@ def paired_bootstrap(
     # Equality has to count as "at least as much" although the two sides were summed in another order.
     extreme = np.abs(means - observed) >= abs(observed) - 1e-12
     return BootstrapResult(observed, float(low), float(high), (int(extreme.sum()) + 1) / (samples + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two settings on the same queries. differences: for each measure a minus b."""
+
+    a: Evaluation
+    b: Evaluation
+    differences: dict[str, BootstrapResult]
+
+    def __str__(self) -> str:
+        lines = [table({"a": self.a, "b": self.b}), ""]
+        for measure, found in self.differences.items():
+            lines.append(
+                f"{measure}: a - b = {found.difference:+.4f}, 95 % interval {found.low:+.4f} … {found.high:+.4f}, "
+                f"p = {found.p_value:.4f}"
+            )
+        return "\n".join(lines)
+
+
+def compare_evaluations(a: Evaluation, b: Evaluation, *, samples: int = 10_000, seed: int = 0) -> Comparison:
+    """Paired bootstraps of all measures that both have. Raises InvalidInput if there is none, or the queries differ."""
+    shared = [measure for measure in a.means if measure in b.means]
+    if not shared:
+        raise InvalidInput(
+            f"the two evaluations share no measure: {', '.join(a.means)} and {', '.join(b.means)}; measure both alike"
+        )
+    differences = {m: paired_bootstrap(a, b, m, samples=samples, seed=seed) for m in shared}
+    return Comparison(a, b, differences)
+
+
+@dataclass(frozen=True, slots=True)
+class GateCheck:
+    """One condition of a gate. value: what was measured; wanted: what it is held against; reason: the condition in words."""
+
+    measure: str
+    value: float
+    wanted: float
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """Whether every condition holds. evaluation: what was measured; it can be the next gate's baseline."""
+
+    passed: bool
+    checks: tuple[GateCheck, ...]
+    evaluation: Evaluation
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __str__(self) -> str:
+        lines = [f"{'pass' if check.passed else 'FAIL'}  {check.reason}" for check in self.checks]
+        return "\n".join([*lines, "the gate is passed" if self.passed else "the gate is NOT passed"])
+
+
+class Gate:
+    """Conditions that an evaluation must meet: a floor for each measure, and to be no worse than a baseline.
+
+    least: for each measure the smallest mean that passes. baseline: an earlier evaluation of the same queries, or its JSON form;
+    a measure fails if the 95 % interval of the difference (paired bootstrap) lies wholly below -tolerance. So chance alone fails
+    one measure in forty, and a loss that a few queries cannot show passes: floors are there to stop a slow decline. Raises
+    InvalidInput if there is no condition, or one that cannot be used.
+    """
+
+    def __init__(
+        self,
+        least: Mapping[str, float] | None = None,
+        baseline: Evaluation | Mapping[str, Any] | None = None,
+        *,
+        tolerance: float = 0.0,
+        samples: int = 10_000,
+        seed: int = 0,
+    ) -> None:
+        self._least = dict(least or {})
+        self._baseline = baseline if isinstance(baseline, Evaluation | None) else evaluation_from_json(baseline)
+        self._tolerance, self._samples, self._seed = tolerance, samples, seed
+        if not self.measures:
+            raise InvalidInput("the gate has no condition; give min={'nDCG@10': 0.6}, or a baseline")
+        if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance <= 1:
+            raise InvalidInput(f"tolerance is {tolerance!r}; it must lie between 0 and 1")
+        for measure, value in self._least.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+                raise InvalidInput(f"the least {measure} is {value!r}; give a number, such as 0.6")
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What must be measured."""
+        return tuple(dict.fromkeys([*self._least, *(self._baseline.means if self._baseline else ())]))
+
+    def judged(self, found: Evaluation) -> GateResult:
+        checks = [
+            GateCheck(
+                m, found.means[m], least, found.means[m] >= least, f"{m} is {found.means[m]:.4f}, at least {least:g}"
+            )
+            for m, least in self._least.items()
+        ]
+        if self._baseline is not None:
+            before = self._baseline
+            compared = compare_evaluations(found, before, samples=self._samples, seed=self._seed)
+            for m, gained in compared.differences.items():
+                reason = (
+                    f"{m} is {found.means[m]:.4f}, the baseline's {before.means[m]:.4f} "
+                    f"({gained.difference:+.4f}, {gained.low:+.4f} … {gained.high:+.4f}, tolerance {self._tolerance:g})"
+                )
+                passed = gained.high >= -self._tolerance
+                checks.append(GateCheck(m, found.means[m], before.means[m], passed, reason))
+        return GateResult(all(check.passed for check in checks), tuple(checks), found)
+
+
+def evaluation_from_json(saved: Mapping[str, Any]) -> Evaluation:
+    """An Evaluation from the JSON object that dataclasses.asdict makes of one. Raises InvalidInput."""
+    try:
+        means = {str(m): float(value) for m, value in saved["means"].items()}
+        per_query = {str(q): {str(m): float(v) for m, v in found.items()} for q, found in saved["per_query"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInput(
+            f"the baseline is no evaluation ({error!r}); give one that evaluate or gate returned, or its JSON with means and "
+            "per_query"
+        ) from error
+    if not means or not per_query or any(found.keys() != means.keys() for found in per_query.values()):
+        raise InvalidInput("the baseline lacks measures of some queries; save it whole")
+    return Evaluation(means, per_query)
+
+
+class Judged:
+    """The queries of an evaluation that have judgments (InvalidInput if none has), and how answers to them are measured."""
+
+    def __init__(
+        self, queries: Mapping[str, Any], qrels: Mapping[str, Mapping[str, int]], measures: Sequence[str] = MEASURES
+    ) -> None:
+        judged = {id: query for id, query in queries.items() if id in qrels}
+        if not judged:
+            raise InvalidInput("no query has judgments; queries and qrels must share their ids")
+        self._ids = list(judged)
+        self._qrels = {id: qrels[id] for id in judged}
+        self._measures = measures
+        given = list(judged.values())
+        only_text = all(isinstance(query, str) for query in given)
+        self.batch: Any = given if only_text else np.stack([np.asarray(query) for query in given])
+
+    def evaluated(self, answers: Sequence[Hits]) -> Evaluation:
+        """answers: the hits of each query of the batch."""
+        # By rank: a set comes in the order of choice, which its scores do not have.
+        run = {id: [(hit.id, -float(hit.rank)) for hit in hits] for id, hits in zip(self._ids, answers)}
+        return evaluate_run(run, self._qrels, measures=self._measures)
+
+
+def search_options(given: Mapping[str, Any] | str, k: int) -> dict[str, Any]:
+    """One side of a comparison as options of `search`: a mode's name, or the options themselves. Raises InvalidInput."""
+    if isinstance(given, str):
+        return {"k": k, "mode": given}
+    if not isinstance(given, Mapping):
+        raise InvalidInput(f"{given!r} is no setting to compare; give a mode, or options of search: {{'mode': 'text'}}")
+    return {"k": k, **given}
 
 
 def table(evaluations: Mapping[str, Evaluation]) -> str:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import Literal
 
 import apsw
 import numpy as np
@@ -34,11 +34,11 @@ from vecdb.tables import Change, Tables
 from vecdb.types import Metric
 from vecdb.vector_view import Slots, VectorView
 from vecdb.vectors import from_blobs
+from vecdb.words import Analyzer
 
 _log = logging.getLogger("vecdb")
 
 Part = Literal["attributes", "words", "vectors"]
-Tokenize = Callable[[str], list[str]]
 Floats = NDArray[np.float64]
 
 _EVERY_ROW = 2**62
@@ -125,18 +125,6 @@ class Memory:
         with self._lock:
             self._snapshot = _compacted(self._snapshot)
 
-    def tokenizer(self, db: apsw.Connection, *, query: bool) -> Tokenize:
-        """FTS5's own tokenizer for this collection: text -> terms, stemmed as the index has them."""
-        name, *arguments = self._text.tokenizer
-        tokenize = db.fts5_tokenizer(name, arguments)
-        reason = apsw.FTS5_TOKENIZE_QUERY if query else apsw.FTS5_TOKENIZE_DOCUMENT
-
-        def terms(text: str) -> list[str]:
-            found = tokenize(text.encode(), reason, None, include_offsets=False, include_colocated=False)
-            return cast(list[str], found)
-
-        return terms
-
     # -- following the tables
 
     def _refreshed(self, db: apsw.Connection, old: Snapshot, parts: Sequence[Part]) -> Snapshot:
@@ -200,7 +188,7 @@ class Memory:
             if len(meta):
                 attributes = attributes.replaced(meta, self._fields(db, snapshot.rows[meta]))
         if words is not None:
-            words = words.appended(self._terms(db, snapshot.rows[span]))
+            words = self._with_words(db, words, snapshot.rows[span])
         if vectors is not None:
             vectors = self._with_tail(db, vectors, snapshot, int(snapshot.rows[count]) if span.stop > count else None)
             vectors = vectors.with_live(snapshot.live)
@@ -210,7 +198,7 @@ class Memory:
         if part == "attributes":
             return replace(snapshot, attributes=Attributes.empty().appended(self._fields(db, snapshot.rows)))
         if part == "words":
-            return replace(snapshot, words=Postings().appended(self._terms(db, snapshot.rows)))
+            return replace(snapshot, words=self._with_words(db, Postings(), snapshot.rows))
         view, first = VectorView(self._metric), 1
         saved = self._files.open_newest(db)
         index = None if saved is None else self._index_of(saved)
@@ -266,17 +254,30 @@ class Memory:
                 batch[i] = fields
         return batch
 
-    def _terms(self, db: apsw.Connection, rows: Slots) -> list[list[str] | None]:
-        """For each of rows (ascending) the terms of its text; None where there is none."""
+    def _with_words(self, db: apsw.Connection, words: Postings, rows: Slots) -> Postings:
+        """words with the terms of rows (ascending) at the end."""
         if not len(rows):
-            return []
+            return words
         documents: list[list[str] | None] = [None] * len(rows)
-        tokenize = self.tokenizer(db, query=False)
+        lengths = np.zeros(len(rows), dtype=np.int32)
+        weights = tuple(self._text.fields.values())
+        counts: list[float] | None = None if weights == (1.0,) else []
+        analyzer = Analyzer(db, self._text)
         wanted = {int(row): i for i, row in enumerate(rows)}
-        for row, text in self._tables.texts(db, int(rows[0]), int(rows[-1])):
-            if row in wanted:
-                documents[wanted[row]] = tokenize(text)
-        return documents
+        for row, *texts in self._tables.texts(db, int(rows[0]), int(rows[-1])):
+            if row not in wanted:
+                continue
+            terms: list[str] = []
+            for weight, text in zip(weights, texts):
+                if text is not None:
+                    found, length = analyzer.document(text)
+                    terms = terms + found if terms else found
+                    lengths[wanted[row]] += length
+                    if counts is not None:
+                        counts += [weight] * len(found)
+            documents[wanted[row]] = terms
+        worth = None if counts is None else np.array(counts, dtype=np.float32)
+        return words.appended(documents, lengths=lengths, counts=worth)
 
 
 # Dead slots cost memory and time in every mask; renumbering costs one pass over everything. In a query, which waits for it,

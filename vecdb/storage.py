@@ -30,6 +30,7 @@ from vecdb.errors import (
     StorageError,
 )
 from vecdb.migrations import APPLICATION_ID, VERSION, migrate
+from vecdb.tokenizers import register
 
 Durability = Literal["full", "relaxed"]
 
@@ -299,6 +300,7 @@ class Store:
             flags |= apsw.SQLITE_OPEN_URI
         db = apsw.Connection(name, flags=flags)
         db.set_busy_timeout(self._busy_timeout_ms)
+        register(db)
         # FULL: with NORMAL a power cut can lose the last acknowledged commits of a WAL database (never its consistency).
         db.pragma("synchronous", "full" if self._durability == "full" else "normal")
         db.pragma("journal_size_limit", 64 << 20)  # a bulk load leaves no large log behind

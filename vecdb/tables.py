@@ -6,6 +6,7 @@ index, the graph) only ever sees rows come and go.
 
     records_7   row, id, parent, seq, text, metadata (JSON), hash (of the text), created, updated, expires
     vectors_7   row, vector: little-endian float32, as sqlite-vec reads it
+    fields_7    row, and the texts of the metadata keys that are searched; only where there are such (see TextConfig.fields)
     words_7     FTS5 over texts_7, a view of the records that have text; it keeps no second copy of them
 """
 
@@ -18,6 +19,8 @@ import apsw
 import orjson
 
 from vecdb.config import TextConfig
+from vecdb.metadata import decode
+from vecdb.words import field_texts
 
 # Who is further behind than this many entries of the change log reads everything anew. An entry takes some 20 bytes.
 CHANGES_KEPT = 100_000
@@ -59,8 +62,14 @@ class Change(NamedTuple):
 class Tables:
     """Statements for one collection. Methods take the connection: the caller owns the transaction."""
 
-    def __init__(self, collection: int) -> None:
+    def __init__(self, collection: int, text: TextConfig) -> None:
         self.collection = int(collection)
+        self._text = text
+        self._keys = text.keys
+        names = {key: f"field_{i}" for i, key in enumerate(self._keys)}  # what users call them never becomes SQL
+        self._columns = ", ".join(names.get(name, "text") for name in text.fields)
+        self._field_columns = ", ".join(names.values())
+        self.searched = f"fields_{self.collection}"
         self.records = f"records_{self.collection}"
         self.vectors = f"vectors_{self.collection}"
         self.words = f"words_{self.collection}"
@@ -68,8 +77,7 @@ class Tables:
 
     # -- schema
 
-    def create(self, db: apsw.Connection, text: TextConfig) -> None:
-        tokenizer = " ".join(text.tokenizer)
+    def create(self, db: apsw.Connection) -> None:
         db.execute(
             f"""
             CREATE TABLE {self.records} (
@@ -80,15 +88,32 @@ class Tables:
             CREATE INDEX {self.records}_expires ON {self.records} (expires) WHERE expires IS NOT NULL;
             CREATE INDEX {self.records}_hash ON {self.records} (hash) WHERE hash IS NOT NULL;
             CREATE TABLE {self.vectors} (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
-            CREATE VIEW {self.texts_view} AS SELECT row, text FROM {self.records} WHERE text IS NOT NULL;
-            CREATE VIRTUAL TABLE {self.words} USING fts5(
-                text, content='{self.texts_view}', content_rowid='row', tokenize='{tokenizer}'
-            );
             """
         )
+        if self._keys:
+            db.execute(
+                f"""
+                CREATE TABLE {self.searched} (row INTEGER PRIMARY KEY, {self._field_columns.replace(",", " TEXT,")} TEXT);
+                CREATE VIEW {self.texts_view} AS
+                SELECT row, {self._columns} FROM {self.records} LEFT JOIN {self.searched} USING (row)
+                WHERE text IS NOT NULL OR row IN (SELECT row FROM {self.searched});
+                """
+            )
+        else:
+            db.execute(f"CREATE VIEW {self.texts_view} AS SELECT row, text FROM {self.records} WHERE text IS NOT NULL")
+        db.execute(
+            f"CREATE VIRTUAL TABLE {self.words} USING fts5({self._columns}, content='{self.texts_view}', content_rowid='row', "
+            f"tokenize='{' '.join(self._text.tokenizer)}')"
+        )
+        if self._text.rank is not None:
+            db.execute(f"INSERT INTO {self.words} ({self.words}, rank) VALUES ('rank', ?)", (self._text.rank,))
+
+    def rebuild_words(self, db: apsw.Connection) -> None:
+        """Make the word index anew from the texts: another version of a stemmer makes other terms of them."""
+        db.execute(f"INSERT INTO {self.words} ({self.words}) VALUES ('rebuild')")
 
     def drop(self, db: apsw.Connection) -> None:
-        db.execute(f"DROP TABLE {self.words}; DROP VIEW {self.texts_view}")
+        db.execute(f"DROP TABLE {self.words}; DROP VIEW {self.texts_view}; DROP TABLE IF EXISTS {self.searched}")
         db.execute(f"DROP TABLE {self.vectors}; DROP TABLE {self.records}")
         for table in ("changes", "segments", "sources"):
             db.execute(f"DELETE FROM {table} WHERE collection = ?", (self.collection,))
@@ -105,12 +130,22 @@ class Tables:
         first, last = records[0].row, records[-1].row
         db.executemany(f"INSERT INTO {self.records} ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)", records)
         db.executemany(f"INSERT INTO {self.vectors} (row, vector) VALUES (?,?)", vectors)
+        if self._keys:
+            marks = ",?" * len(self._keys)
+            db.executemany(
+                f"INSERT INTO {self.searched} VALUES (?{marks})",
+                ((r.row, *texts) for r in records if any(texts := self.field_texts(r.metadata))),
+            )
         db.execute(
-            f"INSERT INTO {self.words} (rowid, text) "
-            f"SELECT row, text FROM {self.records} WHERE row BETWEEN ? AND ? AND text IS NOT NULL",
+            f"INSERT INTO {self.words} (rowid, {self._columns}) "
+            f"SELECT row, {self._columns} FROM {self.texts_view} WHERE row BETWEEN ? AND ?",
             (first, last),
         )
         self._log(db, [Change("add", first, last)])
+
+    def field_texts(self, metadata: str) -> tuple[str | None, ...]:
+        """What is searched of a record besides its text."""
+        return field_texts(decode(metadata), self._keys) if self._keys else ()
 
     def replace_fields(self, db: apsw.Connection, records: Sequence[StoredRecord]) -> None:
         """Store parent, seq, metadata, updated and expires anew; text and vector stay."""
@@ -125,10 +160,12 @@ class Tables:
             return
         listed = (orjson.dumps(list(rows)).decode(),)
         db.execute(
-            f"INSERT INTO {self.words} ({self.words}, rowid, text) "
-            f"SELECT 'delete', row, text FROM {self.records} WHERE row {_LISTED} AND text IS NOT NULL",
+            f"INSERT INTO {self.words} ({self.words}, rowid, {self._columns}) "
+            f"SELECT 'delete', row, {self._columns} FROM {self.texts_view} WHERE row {_LISTED}",
             listed,
         )
+        if self._keys:
+            db.execute(f"DELETE FROM {self.searched} WHERE row {_LISTED}", listed)
         db.execute(f"DELETE FROM {self.vectors} WHERE row {_LISTED}", listed)
         db.execute(f"DELETE FROM {self.records} WHERE row {_LISTED}", listed)
         self._log(db, _ranges("delete", rows))
@@ -215,8 +252,9 @@ class Tables:
         sql = f"SELECT row, expires FROM {self.records} WHERE row BETWEEN ? AND ? ORDER BY row"
         return cast(list[tuple[int, float | None]], db.execute(sql, (first, last)).fetchall())
 
-    def texts(self, db: apsw.Connection, first: int, last: int) -> Iterator[tuple[int, str]]:
-        sql = f"SELECT row, text FROM {self.records} WHERE row BETWEEN ? AND ? AND text IS NOT NULL ORDER BY row"
+    def texts(self, db: apsw.Connection, first: int, last: int) -> Iterator[tuple[Any, ...]]:
+        """(row, text of each field or None) of rows first … last that have any, ascending."""
+        sql = f"SELECT row, {self._columns} FROM {self.texts_view} WHERE row BETWEEN ? AND ? ORDER BY row"
         return db.execute(sql, (first, last))
 
     def fingerprints(self, db: apsw.Connection) -> dict[str, str]:

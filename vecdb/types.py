@@ -47,7 +47,7 @@ class TraceStep:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result. score: larger is better. trace: what each stage made of it, in order."""
+    """One result. score: larger is better. trace: what each stage made of it, in order. snippet: only if it was asked for."""
 
     id: str
     rank: int
@@ -58,6 +58,7 @@ class Hit:
     seq: int | None = None
     vector: Vector | None = None
     trace: tuple[TraceStep, ...] = ()
+    snippet: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,38 @@ class WhyNot:
     remedy: str | None = None
     rank: int | None = None
     change: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage that a query would go through. way: how it would be done, why: what decided that. cost: about how many distances
+    (of vectors) or postings (of words) it would compute, None where that says nothing. detail: JSON-able.
+    """
+
+    stage: str
+    way: str
+    why: str
+    cost: int | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a query would be answered, in order. str() tells it in words."""
+
+    stages: tuple[PlannedStage, ...]
+
+    def __str__(self) -> str:
+        lines = []
+        for step in self.stages:
+            cost = (
+                ""
+                if step.cost is None
+                else f", about {step.cost:,} {'postings' if step.stage == 'text' else 'distances'}"
+            )
+            details = "; ".join(f"{name}: {value}" for name, value in step.detail.items())
+            lines.append(f"{step.stage}: {step.way}{cost}, because {step.why}{f' ({details})' if details else ''}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,22 @@ class VectorView:
             recall = 1.0 - (1.0 - recall) * np.mean(order < k, axis=1, dtype=np.float32)
         return Nearest(np.take_along_axis(slots, order, 1), np.take_along_axis(distances, order, 1), work, recall, way)
 
+    def forecast(
+        self, k: int, *, allowed: Mask | None, exact: bool, ef: int | None, target_recall: float | None
+    ) -> tuple[str, int]:
+        """The way that such a search would take (the index's, or "exact", "exact index", "no index"), and about how many
+        distances it would compute.
+        """
+        tail = len(self.tail_slots) if allowed is None else int(np.count_nonzero(allowed[self.tail_slots]))
+        if self.index is None or not len(self.index_slots):
+            return "no index", tail
+        mask = self.index_allowed if allowed is None else self._of_index(allowed)
+        matching = None if mask is None else int(np.count_nonzero(mask))
+        way, cost = self.index.forecast(k, matching=matching, ef=ef, target_recall=target_recall)
+        if exact:
+            return "exact", (len(self.index_slots) if matching is None else matching) + tail
+        return "exact index" if self.index.kind == "exact" else way, cost + tail
+
     def _of_index(self, mask: Mask) -> Mask:
         """A mask over slots as one over index positions."""
         if not len(mask):  # nothing is left of the collection, and -1 would be no place in the mask

@@ -34,6 +34,8 @@ from vecdb.types import (
     Hits,
     Page,
     Passage,
+    Plan,
+    PlannedStage,
     Record,
     StageReport,
     TraceStep,
@@ -181,6 +183,7 @@ def _hit_to_wire(hit: Hit, compact: bool) -> Wire:
         "seq": hit.seq,
         **_vector_field(hit.vector, compact),
         "trace": [asdict(step) for step in hit.trace],
+        **({} if hit.snippet is None else {"snippet": hit.snippet}),
     }
 
 
@@ -195,6 +198,7 @@ def _hit_from_wire(value: Wire) -> Hit:
         seq=value["seq"],
         vector=_vector_of(value),
         trace=tuple(TraceStep(**step) for step in value["trace"]),
+        snippet=value.get("snippet"),
     )
 
 
@@ -222,6 +226,14 @@ def _change_to_wire(change: Mapping[str, Any] | None) -> Wire | None:
     if change is None:
         return None
     return {name: _OBJECTS[name][0](item) if name in _OBJECTS else item for name, item in change.items()}
+
+
+def plan_to_wire(plan: Plan) -> Wire:
+    return asdict(plan)
+
+
+def plan_from_wire(value: Wire) -> Plan:
+    return Plan(tuple(PlannedStage(**stage) for stage in value["stages"]))
 
 
 def context_to_wire(context: Context, *, compact: bool = False) -> Wire:

@@ -102,14 +102,14 @@ class Writer:
     def delete(self, matching: Callable[[], Sequence[int]]) -> int:
         """Delete the rows that matching finds inside the transaction, where nobody can change them any more."""
         with self._store.write() as db:
-            self._definition.refresh(db)
+            self._refresh(db)
             rows = matching()
             self._tables.delete(db, rows)
             return len(rows)
 
     def delete_ids(self, ids: Sequence[str]) -> int:
         with self._store.write() as db:
-            self._definition.refresh(db)
+            self._refresh(db)
             now = time.time()
             found = self._tables.by_ids(db, ids).values()
             self._tables.delete(db, [record.row for record in found])
@@ -189,7 +189,7 @@ class Writer:
 
     def _begin(self, db: apsw.Connection, ready: _Prepared | None) -> CollectionConfig:
         """Settle what the first write settles, and let expired records go. Returns the configuration from now on."""
-        self._definition.refresh(db)
+        self._refresh(db)
         self._tables.delete(db, self._tables.expired(db, time.time()))
         config = self._definition.config
         if ready is None or ready.dimension is None:
@@ -204,6 +204,12 @@ class Writer:
             )
         is_first = ready.model is not None and not self._tables.count_vectors(db)
         return self._definition.settle(db, ready.dimension, ready.model, is_first=is_first)
+
+    def _refresh(self, db: apsw.Connection) -> None:
+        """Learn what others have settled, and see to it that the word index holds our stems before any is added or taken."""
+        self._definition.refresh(db)
+        if self._definition.settle_stemmer(db):
+            self._tables.rebuild_words(db)
 
     def _insert(
         self, db: apsw.Connection, ready: _Prepared, positions: Sequence[int], created: float | Sequence[float]
@@ -243,6 +249,7 @@ class Writer:
             if (
                 before is None
                 or before.text != batch.texts[position]
+                or self._tables.field_texts(before.metadata) != self._tables.field_texts(batch.metadata[position])
                 or not self._same_vector(db, before.row, ready, position)
             ):
                 fresh.append(position)

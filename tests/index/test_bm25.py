@@ -1,11 +1,13 @@
-"""The word index in memory against SQLite's own bm25()."""
+"""The word index in memory against SQLite's own bm25(), a plain loop, and bm25s."""
 
 from __future__ import annotations
 
 import apsw
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from naive_text import bm25f
 
 from vecdb.index.bm25 import Postings
 
@@ -19,7 +21,8 @@ def fts5_scores(texts: list[list[str] | None], query: list[str]) -> dict[int, fl
     db = apsw.Connection(":memory:")
     db.execute("CREATE VIRTUAL TABLE words USING fts5(text)")
     db.executemany(
-        "INSERT INTO words (rowid, text) VALUES (?, ?)", [(i, " ".join(t)) for i, t in enumerate(texts) if t]
+        "INSERT INTO words (rowid, text) VALUES (?, ?)",
+        [(i, " ".join(t)) for i, t in enumerate(texts) if t is not None],
     )
     match = " OR ".join(f'"{word}"' for word in dict.fromkeys(query))
     return dict(db.execute("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", (match,)))
@@ -74,6 +77,33 @@ def test_compaction_keeps_the_scores_of_what_is_kept(
     )
 
 
+fields = st.fixed_dictionaries({name: st.lists(st.sampled_from(WORDS), max_size=6) for name in ("title", "text")})
+weighed = st.dictionaries(st.sampled_from([*WORDS, "gnu"]), st.sampled_from([0.25, 0.5, 1.0]), min_size=1, max_size=4)
+
+
+@given(
+    st.lists(st.one_of(st.none(), fields), min_size=1, max_size=20),
+    weighed,
+    st.sampled_from([0.5, 1.0, 3.0]),
+    st.sampled_from([0.0, 0.9, 1.2, 2.0]),
+    st.sampled_from([0.0, 0.4, 0.75, 1.0]),
+)
+def test_fields_weights_k1_and_b_equal_a_plain_loop(
+    texts: list[dict[str, list[str]] | None], query: dict[str, float], title: float, k1: float, b: float
+) -> None:
+    weights = {"title": title, "text": 1.0}
+    flat = [None if text is None else [*text["title"], *text["text"]] for text in texts]
+    counts = [weights[name] for text in texts if text for name in ("title", "text") for _ in text[name]]
+    postings = Postings().appended(flat, counts=np.array(counts, dtype=np.float32))
+    ours = as_dict(postings.scores(query, k1=k1, b=b))
+    assert_same(ours, bm25f(texts, query, weights, k1=k1, b=b))
+
+
+def test_lengths_may_differ_from_the_number_of_terms() -> None:
+    postings = Postings().appended([["a", "ab", "b"], None, ["c", "cd", "d", "x"]], lengths=[2, 0, 3])
+    assert postings.lengths.tolist() == [2, -1, 3]
+
+
 def test_an_older_snapshot_does_not_see_later_documents() -> None:
     before = Postings().appended([["ant"], ["bee"]])
     after = before.appended([["ant", "cat"]])
@@ -81,3 +111,19 @@ def test_an_older_snapshot_does_not_see_later_documents() -> None:
     assert before.frequency("ant") == 1
     assert after.frequency("ant") == 2
     assert before.frequency("cat") == 0
+
+
+@pytest.mark.parametrize(("k1", "b"), [(1.2, 0.75), (1.5, 0.75), (0.9, 0.4), (2.0, 0.0), (1.2, 1.0)])
+def test_scores_equal_those_of_bm25s(k1: float, b: float, rng: np.random.Generator) -> None:
+    """Its "robertson" method has our idf, without the floor; no word here is in half of the documents. It leaves the factor
+    k1 + 1, which changes no order, out of the term part."""
+    bm25s = pytest.importorskip("bm25s")
+    words = [f"w{i}" for i in range(40)]
+    texts = [rng.choice(words, size=rng.integers(1, 12)).tolist() for _ in range(60)]
+    retriever = bm25s.BM25(method="robertson", idf_method="robertson", k1=k1, b=b, dtype="float64")
+    retriever.index(texts, show_progress=False)
+    postings = Postings().appended(texts)
+    for query in (["w1"], ["w2", "w3"], ["w4", "w5", "w6", "w39"]):
+        theirs = retriever.get_scores(query)
+        assert 0 < max(postings.frequency(word) for word in query) < 30
+        np.testing.assert_allclose(postings.scores(query, k1=k1, b=b), theirs * (k1 + 1), rtol=1e-5)

@@ -96,6 +96,25 @@ def parse_metadata(pairs: Sequence[str] | None) -> dict[str, Any]:
     return decode(encode(given))  # "$date" objects become dates here, and what cannot be kept is refused
 
 
+def parse_floors(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """The least means of --min measure=value, as often as given."""
+    floors: dict[str, Any] = {}
+    for pair in pairs or ():
+        floors |= _key_value(pair, "floor")
+    return floors
+
+
+def json_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """The object of a JSON text. Raises InvalidInput if it is not one."""
+    from vecdb.errors import InvalidInput
+
+    value = _json(text)
+    if not isinstance(value, dict):
+        shown = text[:60] if isinstance(text, str) else text[:60].decode("utf-8", "replace")
+        raise InvalidInput(f'{what} is no JSON object: {shown!r}; give one such as \'{{"mode": "text"}}\'')
+    return value
+
+
 def _key_value(text: str, what: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
@@ -104,7 +123,7 @@ def _key_value(text: str, what: str) -> dict[str, Any]:
     return {key.strip(): value if parsed is None and value != "null" else parsed}
 
 
-def _json(text: str) -> Any:
+def _json(text: str | bytes) -> Any:
     """The JSON value of a text; None if it is not JSON."""
     import orjson
 

@@ -1,27 +1,43 @@
-"""vecdb evaluate."""
+"""vecdb evaluate, compare, gate."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from vecdb.cli.arguments import DEFAULT_DB, Db, Name, Plain, Where, one_of, open_collection, parse_where
-from vecdb.cli.output import emit, print_table
+from vecdb.cli.arguments import (
+    DEFAULT_DB,
+    Db,
+    Mode,
+    Name,
+    Plain,
+    Where,
+    json_object,
+    one_of,
+    open_collection,
+    parse_floors,
+    parse_where,
+)
+from vecdb.cli.output import emit, print_table, talk
+from vecdb.cli.searching import MODES
+
+JudgedSet = Annotated[str, typer.Argument(help="The name of a shipped set, or a folder with queries.jsonl and qrels/.")]
+Depth = Annotated[int, typer.Option("-k", min=1, help="How many hits of each query are judged.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(evaluate)
+    for command in (evaluate, compare, gate):
+        app.command()(command)
 
 
 def evaluate(
-    judged: Annotated[
-        str, typer.Argument(help="The name of a shipped set, or a folder with queries.jsonl and qrels/.")
-    ],
+    judged: JudgedSet,
     db: Db = DEFAULT_DB,
     collection: Name = None,
     modes: Annotated[str, typer.Option(help="Which kinds of search, by commas.")] = "vector,text,hybrid",
-    k: Annotated[int, typer.Option("-k", min=1, help="How many hits of each query are judged.")] = 100,
+    k: Depth = 100,
     where: Where = None,
     plain: Plain = False,
 ) -> None:
@@ -45,3 +61,100 @@ def evaluate(
     else:
         for line in lines:
             emit(line)
+
+
+def compare(
+    judged: JudgedSet,
+    a: Annotated[str, typer.Argument(help="""A mode, or options of search as JSON: '{"mode": "text"}'.""")],
+    b: Annotated[str, typer.Argument(help="The other one, likewise.")],
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    k: Depth = 100,
+    plain: Plain = False,
+) -> None:
+    """Tell whether setting A finds better than setting B, or the queries only happen to suit it (paired bootstrap).
+
+    \b
+    vecdb compare beir hybrid vector --collection beir --plain
+    vecdb compare beir '{"fusion": "weighted"}' '{"fusion": "rrf"}' --collection beir
+    """
+    from vecdb.judged import load_judged
+
+    known = load_judged(judged)
+    with open_collection(db, collection) as docs:
+        found = docs.compare(_setting(a), _setting(b), known.queries, known.qrels, k=k)
+    if plain:
+        print(found)
+        return
+    for measure, difference in found.differences.items():
+        emit(
+            {
+                "measure": measure,
+                "a": found.a.means[measure],
+                "b": found.b.means[measure],
+                "difference": difference.difference,
+                "low": difference.low,
+                "high": difference.high,
+                "p_value": difference.p_value,
+            }
+        )
+
+
+def gate(
+    judged: JudgedSet,
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    least: Annotated[
+        list[str] | None, typer.Option("--min", help="measure=value: the least mean that passes; as often as needed.")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="A file that --save wrote; no measure may have become worse.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(min=0.0, max=1.0, help="How much worse than the baseline passes.")] = 0.0,
+    save: Annotated[Path | None, typer.Option(help="Write what was measured here, if the gate is passed.")] = None,
+    mode: Mode = "auto",
+    k: Depth = 100,
+    where: Where = None,
+    plain: Plain = False,
+) -> None:
+    """Let a pipeline go on only if searches are good enough. Exits with 1 if they are not.
+
+    \b
+    vecdb gate beir --collection beir --min nDCG@10=0.6 --min R@100=0.9 --save baseline.json
+    vecdb gate beir --collection beir --baseline baseline.json --tolerance 0.01 --plain
+    """
+    from dataclasses import asdict
+
+    from vecdb.durable import write_file
+    from vecdb.judged import load_judged
+    from vecdb.wire import dumps
+
+    known = load_judged(judged)
+    with open_collection(db, collection) as docs:
+        found = docs.gate(
+            known.queries,
+            known.qrels,
+            min=parse_floors(least),
+            baseline=None if baseline is None else json_object(baseline.read_bytes(), str(baseline)),
+            tolerance=tolerance,
+            k=k,
+            mode=one_of(mode, MODES, "--mode"),
+            where=parse_where(where),
+        )
+    if plain:
+        print(found)
+    else:
+        for check in found.checks:
+            emit(asdict(check))
+        talk("the gate is passed" if found else "the gate is not passed")
+    if not found:
+        raise typer.Exit(1)
+    if save is not None:
+        write_file(save, [dumps(asdict(found.evaluation))])
+
+
+def _setting(text: str) -> dict[str, Any]:
+    """One side of a comparison from the command line."""
+    if text.lstrip().startswith("{"):
+        return json_object(text, "the setting")
+    return {"mode": one_of(text, MODES, "A or B")}

@@ -32,6 +32,9 @@ def ingest(
     embed: Annotated[
         str | None, typer.Option(help="The embedding model of a new collection: default, none, or a specification.")
     ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="How words of a new collection are cut: english, german, …, none, cjk.")
+    ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Only files that match, such as '*.md'; may be repeated.")
     ] = None,
@@ -84,7 +87,7 @@ def ingest(
     rows = {"text_columns": tuple(text_column or ()), "id_column": id_column, "split": split_rows}
     files = {"include": tuple(include or ()), "exclude": tuple(exclude or ())}
     with (
-        open_or_create(db, collection, embed, dry_run=dry_run) as docs,
+        open_or_create(db, collection, embed, language=language, dry_run=dry_run) as docs,
         stdin_as_file(paths, name, root) as (named, base),
     ):
         run = IngestRun(docs, make_settings(docs, files, cutting, rows, base, parse_metadata(metadata)), dry_run, plain)
@@ -95,16 +98,22 @@ def ingest(
 
 @contextmanager
 def open_or_create(
-    db: Path, name: str, embed: str | None, *, usual: str = "default", dry_run: bool = False
+    db: Path,
+    name: str,
+    embed: str | None,
+    *,
+    usual: str = "default",
+    language: str | None = None,
+    dry_run: bool = False,
 ) -> Iterator[Collection]:
     """The collection, made if absent: with the usual model unless told otherwise. A dry run makes it in memory."""
     import vecdb
 
     with vecdb.open(":memory:" if dry_run and not _holds(db, name) else db) as database:
         if name in database:
-            yield database.collection(name, create=False, embed=_model(embed or "none"))
+            yield database.collection(name, create=False, embed=_model(embed or "none"), text=language)
         else:
-            yield database.collection(name, embed=_model(embed or usual))
+            yield database.collection(name, embed=_model(embed or usual), text=language)
 
 
 def _holds(db: Path, name: str) -> bool:

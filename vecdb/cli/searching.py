@@ -1,4 +1,4 @@
-"""vecdb search, context, ask."""
+"""vecdb search, explain, context, ask."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from vecdb.cli.arguments import (
 from vecdb.cli.output import emit, print_table, shorten, talk
 
 if TYPE_CHECKING:
-    from vecdb.types import Answer, Context, Hits
+    from vecdb.types import Answer, Context, Hit, Hits
 
 MODES = ("auto", "vector", "text", "hybrid")
 SELECTIONS = ("topk", "coverage", "mmr", "kcenter", "dpp")
 Select = Annotated[str, typer.Option(help="How hits are chosen: topk, or as a set by coverage, mmr, kcenter, dpp.")]
+Fuzzy = Annotated[bool, typer.Option("--fuzzy", help="Take words that no record has for the nearest that some have.")]
 Question = Annotated[str, typer.Argument(help="The question; - reads it from standard input.")]
 Budget = Annotated[int, typer.Option("--budget", min=1, help="The most tokens that the passages may take.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (search, context, ask):
+    for command in (search, explain, context, ask):
         app.command()(command)
 
 
@@ -50,6 +51,11 @@ def search(
     min_score: Annotated[float | None, typer.Option(help="Leave out hits with a lower score.")] = None,
     syntax: Annotated[str, typer.Option(help='plain, or query: "a phrase", pre*, AND, OR, NOT.')] = "plain",
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the index.")] = False,
+    fuzzy: Fuzzy = False,
+    snippets: Annotated[
+        bool, typer.Option("--snippets", help="Show the part of each text that has most of the words.")
+    ] = False,
+    html: Annotated[bool, typer.Option("--html", help="Snippets with <mark>, and their text escaped.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Say what each stage made of each hit.")] = False,
     plain: Plain = False,
 ) -> None:
@@ -59,6 +65,8 @@ def search(
     vecdb search "vaccines in children" --where 'year=2020' -k 5 --plain
     echo "slow nights" | vecdb search - --mode text | jq .id
     """
+    from vecdb.query.snippets import SnippetOptions
+
     with open_collection(db, collection) as docs:
         hits = docs.search(
             text_or_stdin(query),
@@ -71,6 +79,8 @@ def search(
             min_score=min_score,
             syntax=one_of(syntax, ("plain", "query"), "--syntax"),
             exact=exact,
+            fuzzy=fuzzy,
+            snippets=SnippetOptions(html=True) if html else snippets,
         )
         print_hits(hits, plain=plain, trace=trace)
 
@@ -79,7 +89,7 @@ def print_hits(hits: Hits, *, plain: bool, trace: bool) -> None:
     from vecdb.wire import hits_to_wire
 
     if plain:
-        rows = ((hit.rank, hit.score, shorten(hit.id, 40), shorten(hit.text, 160)) for hit in hits)
+        rows = ((hit.rank, hit.score, shorten(hit.id, 40), _shown(hit)) for hit in hits)
         print_table(["rank", "score", "id", "text"], rows)
     else:
         for line in hits_to_wire(hits)["hits"]:
@@ -87,6 +97,51 @@ def print_hits(hits: Hits, *, plain: bool, trace: bool) -> None:
     if trace:
         for step in hits.trace:
             talk(f"{step.stage}: {step.candidates} candidates in {step.ms:.2f} ms {dict(step.detail)}")
+
+
+def _shown(hit: Hit) -> str:
+    """A hit's snippet, if there is one, on one line; else the beginning of its text."""
+    return shorten(hit.text, 160) if hit.snippet is None else " ".join(hit.snippet.split())
+
+
+def explain(
+    query: Annotated[str, typer.Argument(help="What would be looked for; - reads it from standard input.")],
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
+    mode: Mode = "auto",
+    where: Where = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="At most one hit for each parent (or value of this key).")
+    ] = None,
+    syntax: Annotated[str, typer.Option(help='plain, or query: "a phrase", pre*, AND, OR, NOT.')] = "plain",
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the index.")] = False,
+    fuzzy: Fuzzy = False,
+    plain: Plain = False,
+) -> None:
+    """Tell how a search would be answered, without doing it: its stages, the way each would take and why, and their cost.
+
+    \b
+    vecdb explain "vaccines in children" --where 'year=2020' --plain
+    """
+    from vecdb.wire import plan_to_wire
+
+    with open_collection(db, collection) as docs:
+        plan = docs.explain(
+            text_or_stdin(query),
+            k=k,
+            mode=one_of(mode, MODES, "--mode"),
+            where=parse_where(where),
+            group_by=group_by,
+            syntax=one_of(syntax, ("plain", "query"), "--syntax"),
+            exact=exact,
+            fuzzy=fuzzy,
+        )
+    if plain:
+        print(plan)
+    else:
+        for stage in plan_to_wire(plan)["stages"]:
+            emit(stage)
 
 
 def context(

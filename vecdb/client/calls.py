@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vecdb import wire
-from vecdb.config import CollectionConfig, TextConfig
+from vecdb.config import CollectionConfig, TextConfig, checked_synonyms
 from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
 from vecdb.index.base import HnswConfig
+from vecdb.query.snippets import SnippetOptions
 from vecdb.records import Batch, Columns, batches
-from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Page, Record, WhyNot, WriteResult
+from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Page, Plan, Record, WhyNot, WriteResult
 from vecdb.vectors import as_matrix
 from vecdb.wire import Wire
 
 if TYPE_CHECKING:
-    from vecdb.evaluation import Evaluation
     from vecdb.recall import RecallReport
     from vecdb.tuning import CollectionTuning
 
@@ -105,8 +105,7 @@ def open_collection(
     given = {"dimension": dimension, "metric": metric, "embed": embed}
     body.update({key: value for key, value in given.items() if value is not None})
     if text is not None:
-        known = isinstance(text, TextConfig)
-        body["text"] = {"language": text.language, "fold_accents": text.fold_accents} if known else text  # type: ignore[union-attr]
+        body["text"] = asdict(text) if isinstance(text, TextConfig) else text
     if index is not None:
         body["index"] = {field: getattr(index, field) for field in HnswConfig.__dataclass_fields__}
     return Call("POST", "/v1/collections", _described, _json(body))
@@ -241,6 +240,13 @@ def why_not(name: str, id: str, query: str | ArrayLike | None, vector: ArrayLike
     return _asking(name, "why-not", {"id": id, **asked, **_search_options(options)}, wire.why_not_from_wire)
 
 
+def explain(name: str, query: str | ArrayLike | None, vector: ArrayLike | None, options: Wire) -> Call[Plan]:
+    asked, is_batch = _query(query, vector)
+    if is_batch:
+        raise InvalidQuery("explain plans one query; ask for them one at a time")
+    return _asking(name, "explain", {**asked, **_search_options(options)}, wire.plan_from_wire)
+
+
 def context(name: str, question: str, budget_tokens: int, options: Wire) -> Call[Context]:
     """Raises InvalidInput for a counter of tokens, which is code of the caller's, and for a template."""
     for what in ("count_tokens", "template"):
@@ -326,28 +332,6 @@ def joined(results: Sequence[WriteResult]) -> WriteResult:
         updated=sum(result.updated for result in results),
         unchanged=sum(result.unchanged for result in results),
     )
-
-
-class Judged:
-    """The queries of an evaluation that have judgments (InvalidInput if none has), and how answers are measured."""
-
-    def __init__(
-        self, queries: Mapping[str, Any], qrels: Mapping[str, Mapping[str, int]], measures: Sequence[str]
-    ) -> None:
-        self._judged = {id: query for id, query in queries.items() if id in qrels}
-        if not self._judged:
-            raise InvalidInput("no query has judgments; queries and qrels must share their ids")
-        self._qrels = {id: qrels[id] for id in self._judged}
-        self._measures = measures
-        given = list(self._judged.values())
-        only_text = all(isinstance(query, str) for query in given)
-        self.batch: Any = given if only_text else np.stack([np.asarray(query) for query in given])
-
-    def evaluated(self, answers: Sequence[Hits]) -> Evaluation:
-        from vecdb.evaluation import evaluate_run
-
-        run = {id: [(hit.id, hit.score) for hit in hits] for id, hits in zip(self._judged, answers)}
-        return evaluate_run(run, self._qrels, measures=self._measures)
 
 
 # -- pieces
@@ -448,6 +432,10 @@ def _search_options(options: Wire) -> Wire:
         options["fusion"] = wire.fusion_to_wire(options["fusion"])
     if "select" in options:
         options["select"] = wire.selection_to_wire(options["select"])
+    if "synonyms" in options:
+        options["synonyms"] = checked_synonyms(options["synonyms"], InvalidQuery)
+    if isinstance(options.get("snippets"), SnippetOptions):
+        options["snippets"] = asdict(options["snippets"])
     return {**options, "vector_format": "base64"}
 
 

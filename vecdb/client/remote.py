@@ -14,12 +14,12 @@ from vecdb.config import CollectionConfig, TextConfig
 from vecdb.index.base import HnswConfig
 from vecdb.query.request import SearchKeywords
 from vecdb.records import Columns
-from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Mode, Page, Record, WhyNot, WriteResult
+from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Mode, Page, Plan, Record, WhyNot, WriteResult
 
 if TYPE_CHECKING:
     import httpx2
 
-    from vecdb.evaluation import Evaluation
+    from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.recall import RecallReport
     from vecdb.tuning import CollectionTuning
 
@@ -315,6 +315,18 @@ class RemoteCollection:
         asked = calls.given(model=model, **options)
         return self._database.send(calls.why_not(self.name, id, query, vector, asked))
 
+    def explain(
+        self,
+        query: str | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        model: str | None = None,
+        **options: Unpack[SearchKeywords],
+    ) -> Plan:
+        """As Collection.explain: how this search would be answered, without doing it."""
+        asked = calls.given(model=model, **options)
+        return self._database.send(calls.explain(self.name, query, vector, asked))
+
     def context(self, question: str, *, budget_tokens: int = 1500, **options: Any) -> Context:
         """As Collection.context: passages that answer a question, packed for a language model's prompt."""
         return self._database.send(calls.context(self.name, question, budget_tokens, calls.given(**options)))
@@ -337,10 +349,52 @@ class RemoteCollection:
         **options: Any,
     ) -> dict[str, Evaluation]:
         """As Collection.evaluate: the service searches, the measures are taken here (extra [eval])."""
-        judged = calls.Judged(queries, qrels, measures)
+        from vecdb.evaluation import Judged
+
+        judged = Judged(queries, qrels, measures)
         return {
             mode: judged.evaluated(self.search(judged.batch, k=k, mode=mode, where=where, **options)) for mode in modes
         }
+
+    def compare(
+        self,
+        a: Mapping[str, Any] | Mode,
+        b: Mapping[str, Any] | Mode,
+        queries: Mapping[str, Any],
+        qrels: Mapping[str, Mapping[str, int]],
+        *,
+        k: int = 100,
+        measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
+        samples: int = 10_000,
+        seed: int = 0,
+    ) -> Comparison:
+        """As Collection.compare: the service searches, the measures are taken here (extra [eval])."""
+        from vecdb.evaluation import Judged, compare_evaluations, search_options
+
+        judged = Judged(queries, qrels, measures)
+        first = judged.evaluated(self.search(judged.batch, **search_options(a, k)))
+        second = judged.evaluated(self.search(judged.batch, **search_options(b, k)))
+        return compare_evaluations(first, second, samples=samples, seed=seed)
+
+    def gate(
+        self,
+        queries: Mapping[str, Any],
+        qrels: Mapping[str, Mapping[str, int]],
+        *,
+        min: Mapping[str, float] | None = None,
+        baseline: Evaluation | Mapping[str, Any] | None = None,
+        tolerance: float = 0.0,
+        k: int = 100,
+        samples: int = 10_000,
+        seed: int = 0,
+        **options: Any,
+    ) -> GateResult:
+        """As Collection.gate: the service searches, the measures are taken here (extra [eval])."""
+        from vecdb.evaluation import Gate, Judged
+
+        gate = Gate(min, baseline, tolerance=tolerance, samples=samples, seed=seed)
+        judged = Judged(queries, qrels, gate.measures)
+        return gate.judged(judged.evaluated(self.search(judged.batch, k=k, **options)))
 
     def recall_report(
         self,

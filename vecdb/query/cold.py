@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +18,7 @@ import orjson
 
 from vecdb.errors import InvalidQuery
 from vecdb.query.ranking import Ranking, Rows, ranked
+from vecdb.query.terms import QueryTerms
 from vecdb.storage import Store
 from vecdb.tables import Tables
 from vecdb.types import Metric, Vector
@@ -58,8 +60,10 @@ class ColdScan:
         scores = 1.0 - distances if self._metric == "cosine" else -distances
         return ranked("vector", np.array([row for row, _ in found], dtype=np.int64), scores).first(depth)
 
-    def words(self, match: str, depth: int, rows: Rows | None) -> Ranking:
-        """The depth best records by FTS5's bm25() for an FTS5 query. Raises InvalidQuery for one that it cannot read."""
+    def words(self, matches: Sequence[tuple[float, str]], depth: int, rows: Rows | None) -> Ranking:
+        """The depth best records by FTS5's scores for FTS5 queries, each weighed. Raises InvalidQuery for one it cannot read."""
+        if not matches:
+            return Ranking.empty("text")
         words = self._tables.words
         listed: str
         bound: tuple[object, ...]
@@ -67,13 +71,22 @@ class ColdScan:
             listed, bound = self._unexpired("rowid")
         else:
             listed, bound = "AND rowid IN (SELECT value FROM json_each(?))", (orjson.dumps(rows.tolist()).decode(),)
-        sql = f"SELECT rowid, -rank FROM {words} WHERE {words} MATCH ? {listed} ORDER BY rank LIMIT ?"
+        if len(matches) == 1 and matches[0][0] == 1.0:
+            sql = f"SELECT rowid, -rank FROM {words} WHERE {words} MATCH ? {listed} ORDER BY rank LIMIT ?"
+            values: tuple[object, ...] = (matches[0][1], *bound, depth)
+        else:
+            part = f"SELECT rowid, -rank * ? AS score FROM {words} WHERE {words} MATCH ? {listed}"
+            sql = (
+                f"SELECT rowid, sum(score) AS total FROM ({' UNION ALL '.join([part] * len(matches))}) "
+                "GROUP BY rowid ORDER BY total DESC, rowid LIMIT ?"
+            )
+            values = (*chain.from_iterable((weight, match, *bound) for weight, match in matches), depth)
         try:
             with self._store.read() as db:
-                found = db.execute(sql, (match, *bound, depth)).fetchall()
+                found = db.execute(sql, values).fetchall()
         except apsw.SQLError as error:
             raise InvalidQuery(
-                f"the text query {match!r} cannot be read ({error}); quote phrases with \"…\", or use syntax='plain'"
+                f"the text query {matches[0][1]!r} cannot be read ({error}); quote phrases with \"…\", or use syntax='plain'"
             ) from error
         return ranked(
             "text", np.array([r for r, _ in found], dtype=np.int64), np.array([s for _, s in found], dtype=np.float64)
@@ -100,13 +113,25 @@ class ColdScan:
         jobs = [self._pool.submit(self._select, sql, (blob, *part, *moments, depth)) for part in parts]
         return [line for job in jobs for line in job.result()]
 
+    def frequency(self, terms: QueryTerms) -> int:
+        """In how many records any of the terms occurs."""
+        words = self._tables.words
+        with self._store.read() as db:
+            sql = f"SELECT count(*) FROM {words} WHERE {words} MATCH ?"
+            return sum(int(db.execute(sql, (match,)).get) for _, match in terms.matches)
+
+    def has_expired(self, now: float) -> bool:
+        """Whether there are expired records, which the next write will delete."""
+        with self._store.read() as db:
+            sql = f"SELECT 1 FROM {self._tables.records} WHERE expires <= ? LIMIT 1"
+            return db.execute(sql, (now,)).get is not None
+
     def _unexpired(self, row: str) -> tuple[str, tuple[object, ...]]:
         """A condition that leaves out expired records, and what to bind. Empty if there are none: it costs a quarter more."""
-        records, now = self._tables.records, time.time()
-        with self._store.read() as db:
-            if not db.execute(f"SELECT 1 FROM {records} WHERE expires <= ? LIMIT 1", (now,)).get:
-                return "", ()
-        return f"AND {row} NOT IN (SELECT row FROM {records} WHERE expires <= ?)", (now,)
+        now = time.time()
+        if not self.has_expired(now):
+            return "", ()
+        return f"AND {row} NOT IN (SELECT row FROM {self._tables.records} WHERE expires <= ?)", (now,)
 
     def _ranges(self) -> list[tuple[int, int]]:
         """All rows as ranges of equal width, one for each thread that is worth its connection."""

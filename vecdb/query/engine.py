@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from vecdb.query.request import Query, SearchOptions, cursor_to
 from vecdb.query.retrieval import Retrieval
 from vecdb.query.selection import Covered, Pool, Selection, name_of
 from vecdb.query.selection.grouping import grouped
+from vecdb.query.terms import Marks, QueryTerms
 from vecdb.rerank.base import Candidate
 from vecdb.storage import Store
 from vecdb.tables import StoredRecord, Tables
@@ -72,6 +74,7 @@ class Course:
     records: dict[int, StoredRecord] = field(default_factory=dict)
     chosen: Chosen | None = None  # by the selection
     recall: float | None = 1.0  # likely share of the true neighbours in the first stage; None: nobody can say
+    terms: QueryTerms | None = None  # what the word list was searched for
     missed: bool = False  # a candidate was deleted, or got a new row, before its record was read
 
     @property
@@ -147,7 +150,8 @@ class Engine:
     def _by_text(self, courses: list[Course], depth: int, where: Node | None, options: SearchOptions) -> None:
         since = time.perf_counter()
         found = self.retrieval.by_text([course.query.text or "" for course in courses], depth, where, options)
-        for course, ranking in zip(courses, found.rankings):
+        for course, ranking, terms in zip(courses, found.rankings, found.terms or repeat(None)):
+            course.terms = terms
             course.lists.append(ranking)
             course.report("text", len(ranking), since, found.detail)
 
@@ -285,6 +289,7 @@ class Engine:
         ]
         vectors = self.retrieval.vectors_of(rows) if options.vectors and rows else None
         details = self._details(course, rows)
+        snippets = self._snippets(course, rows, options)
         for i, row in enumerate(rows):
             record = course.records[row]
             steps = tuple(_steps(lists, course.weights, details.get(row, {}), row))
@@ -297,8 +302,19 @@ class Engine:
                 parent=record.parent,
                 seq=record.seq,
                 vector=None if vectors is None else vectors[i],
+                snippet=None if snippets is None else snippets[i],
                 trace=steps,
             )
+
+    def _snippets(self, course: Course, rows: list[int], options: SearchOptions) -> list[str | None] | None:
+        wanted = options.snippet_options
+        if wanted is None or not rows:
+            return None
+        if course.terms is not None:
+            marks = Marks(frozenset(course.terms.weights))
+        else:
+            marks = self.retrieval.marks(course.query.text, options)
+        return self.retrieval.snippets([course.records[row].text for row in rows], marks, wanted)
 
 
 def _steps(

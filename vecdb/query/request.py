@@ -11,10 +11,12 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 import orjson
 
+from vecdb.config import Synonyms, checked_synonyms
 from vecdb.errors import InvalidQuery
 from vecdb.filters import Node, parse
 from vecdb.query.fusion import Fusion, fusion_of
 from vecdb.query.selection import MOST_IN_POOL, Selector, name_of, selector_of
+from vecdb.query.snippets import SnippetOptions
 from vecdb.rerank.base import Reranker
 from vecdb.types import Filter, Mode, Vector
 
@@ -42,6 +44,9 @@ class SearchKeywords(TypedDict, total=False):
     rerank: Reranker | None
     candidates: int | None
     vectors: bool
+    synonyms: Synonyms | None
+    fuzzy: bool
+    snippets: bool | SnippetOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,9 @@ class SearchOptions:
     rerank: Reranker | None = None
     candidates: int | None = None
     vectors: bool = False
+    synonyms: Synonyms | None = None
+    fuzzy: bool = False
+    snippets: bool | SnippetOptions = False
 
     def __post_init__(self) -> None:
         _whole("k", self.k, 1, MOST_HITS)
@@ -78,6 +86,7 @@ class SearchOptions:
         _one_of("mode", self.mode, ("auto", "vector", "text", "hybrid"))
         _one_of("syntax", self.syntax, ("plain", "query"))
         fusion_of(self.fusion)
+        self._check_words()
         _ = self.condition
         if self.selector is not None and self.offset + self.k > MOST_IN_POOL:
             raise InvalidQuery(
@@ -86,6 +95,18 @@ class SearchOptions:
             )
         if self.rerank is not None and not callable(getattr(self.rerank, "rerank", None)):
             raise InvalidQuery(f"rerank is {self.rerank!r}; give an object with rerank(query, candidates, k)")
+
+    def _check_words(self) -> None:
+        if self.synonyms is not None:
+            checked_synonyms(self.synonyms, InvalidQuery)
+        if not isinstance(self.fuzzy, bool):
+            raise InvalidQuery(f"fuzzy is {self.fuzzy!r}; it must be True or False")
+        if not isinstance(self.snippets, bool | SnippetOptions):
+            raise InvalidQuery(f"snippets is {self.snippets!r}; give True, or vecdb.SnippetOptions(…)")
+        if self.syntax == "query" and (self.fuzzy or self.synonyms):
+            raise InvalidQuery(
+                "fuzzy and synonyms are for plain text; syntax='query' searches what it says: write (car OR auto), or prefix*"
+            )
 
     def _check_target(self, target: float) -> None:
         if self.ef is not None or self.exact:
@@ -104,6 +125,13 @@ class SearchOptions:
     def selector(self) -> Selector | None:
         """What chooses the hits as a set; None if they are simply the best. Raises InvalidQuery."""
         return selector_of(self.select)
+
+    @property
+    def snippet_options(self) -> SnippetOptions | None:
+        """How snippets are made; None if none are asked for."""
+        if isinstance(self.snippets, SnippetOptions):
+            return self.snippets
+        return SnippetOptions() if self.snippets else None
 
     @property
     def wanted(self) -> int:
@@ -143,6 +171,8 @@ def fingerprint(query: Query, options: SearchOptions) -> str:
         options.group_by,
         options.min_score,
         None if options.selector is None else name_of(options.selector),
+        repr(options.synonyms),
+        options.fuzzy,
     ]
     digest = hashlib.blake2b(repr(parts).encode(errors="replace"), digest_size=6)
     if query.vector is not None:

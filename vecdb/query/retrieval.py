@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
 
-import apsw
 import numpy as np
 
+from vecdb.config import checked_synonyms
 from vecdb.definition import Definition
 from vecdb.filters import Node
 from vecdb.index.base import Mask
 from vecdb.memory import Memory, Part, Snapshot
 from vecdb.query.cold import ColdScan
-from vecdb.query.ranking import Ranking, Scores, ranked
+from vecdb.query.ranking import Ranking, Rows, Scores, ranked
 from vecdb.query.request import SearchOptions
+from vecdb.query.snippets import SnippetOptions, snippet
+from vecdb.query.terms import Marks, QueryTerms, Thesaurus, corrected, marks_of_syntax, terms_of
 from vecdb.storage import Store
 from vecdb.tables import Tables
 from vecdb.types import Metric, Vector
 from vecdb.vectors import Matrix, from_blobs
+from vecdb.words import Analyzer
 
 # A batch larger than this is worth loading the arrays for, instead of scanning the file once a query.
 _COLD_BATCH = 4
+_MOST_COLD_WEIGHTS = 100  # SQLite joins no more than 500 queries into one
 _GROUP = 64
 _LEAST_SCORE = float(np.finfo(np.float32).tiny)
 
@@ -31,12 +36,25 @@ _LEAST_SCORE = float(np.finfo(np.float32).tiny)
 @dataclass(slots=True)
 class Found:
     """One list for each query of a batch, and what the stage decided, for the trace. recalls: what share of the true
-    neighbours each list is likely to have; None where nobody can say.
+    neighbours each list is likely to have; None where nobody can say. terms: what each text query looked for.
     """
 
     rankings: list[Ranking]
     detail: dict[str, Any] = field(default_factory=dict)
     recalls: list[float] | None = None
+    terms: list[QueryTerms] | None = None
+
+
+TextWay = Literal["memory", "fts5", "memory (loaded first)"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextForecast:
+    """How a text query would be answered: in how many records each term occurs, and what terms weigh that do not weigh 1."""
+
+    way: TextWay
+    frequencies: dict[str, int]
+    weights: dict[str, float]
 
 
 class Retrieval:
@@ -55,6 +73,8 @@ class Retrieval:
         self._memory = memory
         self._definition = definition
         self._wish = wait_for
+        self._text = definition.config.text
+        self._own_thesaurus: Thesaurus | None = None
         self._cold = ColdScan(store, tables, definition.config.metric)
 
     # -- by vector ---------------------------------------------------------------------------------------------------------
@@ -68,10 +88,7 @@ class Retrieval:
         return self._vectors_from_memory(queries, depth, where, options)
 
     def _vectors_from_file(self, queries: Matrix, depth: int, where: Node | None) -> Found | None:
-        rows = None
-        if where is not None:
-            snapshot, allowed, _ = self._allowed(where)
-            rows = snapshot.rows[allowed]
+        rows = self._rows(where)
         rankings = [self._cold.vectors(query, depth, rows) for query in queries]
         self._wish("vectors")
         if any(ranking is None for ranking in rankings):
@@ -119,48 +136,105 @@ class Retrieval:
 
     def by_text(self, queries: Sequence[str], depth: int, where: Node | None, options: SearchOptions) -> Found:
         """The depth best records by BM25 for each query."""
-        if options.syntax == "query" or self._memory.newest().words is None:
-            return self._words_from_file(queries, depth, where, options)
+        if options.syntax == "query":
+            rows = self._rows(where)
+            readable = [query.encode(errors="replace").decode() for query in queries]
+            rankings = [self._cold.words([(1.0, query)] if query.strip() else [], depth, rows) for query in readable]
+            return Found(rankings, {"engine": "fts5"})
+        with self._store.read() as db:
+            analyzer = Analyzer(db, self._text)
+            thesaurus = self._thesaurus(options, analyzer)
+            terms = [terms_of(query, analyzer, thesaurus) for query in queries]
+        matches = [query.matches for query in terms]
+        if self._memory.newest().words is not None or self._needs_memory(matches, options):
+            return self._words_from_memory(terms, depth, where, options)
+        rows = self._rows(where)
+        rankings = [self._cold.words(match, depth, rows) for match in matches]
+        self._wish("words")
+        return Found(rankings, {"engine": "fts5"}, terms=terms)
+
+    def _needs_memory(self, matches: Sequence[Sequence[object]], options: SearchOptions) -> bool:
+        """FTS5 has no vocabulary at hand to correct words by, counts expired records in its document frequencies, and is asked
+        once for each different weight.
+        """
+        many = any(len(match) > _MOST_COLD_WEIGHTS for match in matches)
+        return many or options.fuzzy or self._cold.has_expired(time.time())
+
+    def _words_from_memory(
+        self, queries: list[QueryTerms], depth: int, where: Node | None, options: SearchOptions
+    ) -> Found:
         snapshot, allowed, live = self._allowed(where, "words")
         words = snapshot.words
         assert words is not None
-        with self._store.read() as db:
-            tokenize = self._memory.tokenizer(db, query=True)
-            terms = [tokenize(query) for query in queries]
-        frequencies_of = None if snapshot.all_live else snapshot.live
+        if options.fuzzy:
+            queries = [corrected(q, words.vocabulary, partial(words.frequency, live=live)) for q in queries]
+        within = live if allowed is None else allowed
         rankings = []
-        for query_terms in terms:
-            scores = words.scores(query_terms, frequencies_of)
-            within = live if allowed is None else allowed
+        for query in queries:
+            scores = words.scores(query.weights, live, k1=self._text.k1, b=self._text.b)
             if within is not None:
                 scores[~within] = 0
             rankings.append(_best(scores, depth, snapshot))
-        return Found(rankings, {"engine": "memory"})
+        return Found(rankings, {"engine": "memory"}, terms=queries)
 
-    def _words_from_file(self, queries: Sequence[str], depth: int, where: Node | None, options: SearchOptions) -> Found:
-        rows = None
-        if where is not None:
-            snapshot, allowed, _ = self._allowed(where)
-            rows = snapshot.rows[allowed]
-        rankings = []
-        for query in queries:
-            match = query if options.syntax == "query" else self.match_of(query)
-            rankings.append(self._cold.words(match, depth, rows) if match.strip() else Ranking.empty("text"))
-        if options.syntax == "plain":
-            self._wish("words")
-        return Found(rankings, {"engine": "fts5"})
-
-    def match_of(self, text: str) -> str:
-        """Any text as an FTS5 query for any of its words. Nothing in it can be taken for syntax."""
-        name, *arguments = [part for part in self._definition.config.text.tokenizer if part != "porter"]
+    def forecast_text(self, query: str, options: SearchOptions) -> TextForecast:
+        """What by_text would do for a plain query. Nothing is loaded for it: corrections show only where words are in memory."""
+        loaded = self._memory.newest().words is not None
         with self._store.read() as db:
-            tokenize = db.fts5_tokenizer(name, arguments)
-            reason = apsw.FTS5_TOKENIZE_QUERY
-            found = tokenize(text.encode(), reason, None, include_offsets=False, include_colocated=False)
-            words = cast(list[str], found)
-        return " OR ".join('"{}"'.format(word.replace('"', '""')) for word in dict.fromkeys(words))
+            analyzer = Analyzer(db, self._text)
+            terms = terms_of(query, analyzer, self._thesaurus(options, analyzer))
+        way: TextWay = "memory" if loaded else "fts5"
+        if not loaded and self._needs_memory([terms.matches], options):
+            way = "memory (loaded first)"
+        if not loaded:
+            frequencies = {
+                term: self._cold.frequency(replace(terms, words={term: w})) for term, w in terms.words.items()
+            }
+        else:
+            snapshot, _, live = self._allowed(None, "words")
+            words = snapshot.words
+            assert words is not None
+            if options.fuzzy:
+                terms = corrected(terms, words.vocabulary, partial(words.frequency, live=live))
+            frequencies = {term: words.frequency(term, live) for term in terms.weights}
+        weights = {term: weight for term, weight in terms.weights.items() if weight != 1.0}
+        return TextForecast(way, frequencies, weights)
+
+    def marks(self, query: str | None, options: SearchOptions) -> Marks:
+        """What a snippet marks, as far as it can be told from the query alone."""
+        with self._store.read() as db:
+            analyzer = Analyzer(db, self._text)
+            if query is None:
+                return Marks()
+            if options.syntax == "query":
+                return marks_of_syntax(query, analyzer)
+            return Marks(frozenset(terms_of(query, analyzer, self._thesaurus(options, analyzer)).weights))
+
+    def snippets(self, texts: Sequence[str | None], marks: Marks, options: SnippetOptions) -> list[str | None]:
+        """The snippet of each text; None where there is no text."""
+        with self._store.read() as db:
+            analyzer = Analyzer(db, self._text)
+            return [None if text is None else snippet(text, marks, analyzer, options) for text in texts]
+
+    def _thesaurus(self, options: SearchOptions, analyzer: Analyzer) -> Thesaurus | None:
+        if options.synonyms is not None:
+            return Thesaurus(checked_synonyms(options.synonyms), analyzer)
+        if self._text.synonyms and self._own_thesaurus is None:
+            self._own_thesaurus = Thesaurus(checked_synonyms(self._text.synonyms), analyzer)
+        return self._own_thesaurus
 
     # -- shared ------------------------------------------------------------------------------------------------------------
+
+    def snapshot_of(self, where: Node | None) -> tuple[Snapshot, Mask | None, Mask | None]:
+        """The newest state, with what of it is loaded; the slots that the filter admits; those that are visible at all."""
+        return self._allowed(where)
+
+    def _rows(self, where: Node | None) -> Rows | None:
+        """The rows that a filter admits; None without one."""
+        if where is None:
+            return None
+        snapshot, allowed, _ = self._allowed(where)
+        return snapshot.rows[allowed]
 
     def _allowed(self, where: Node | None, *parts: Part) -> tuple[Snapshot, Mask | None, Mask | None]:
         """A snapshot with parts; the slots that the filter admits (None without a filter); the slots that are visible at all."""

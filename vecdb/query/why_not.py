@@ -257,7 +257,14 @@ class _Search:
         """The whole list of one first stage, by exact search."""
         mode: Mode = "vector" if name == "vector" else "text"
         alone = SearchOptions(
-            k=1, mode=mode, where=options.where, exact=True, syntax=options.syntax, candidates=MOST_HITS
+            k=1,
+            mode=mode,
+            where=options.where,
+            exact=True,
+            candidates=MOST_HITS,
+            syntax=options.syntax,
+            synonyms=options.synonyms,
+            fuzzy=options.fuzzy,
         )
         return self._course(alone).lists[0]
 

@@ -1,0 +1,116 @@
+"""How a query would be answered, told without answering it.
+
+Everything here asks the stages' own questions again (is it in memory? is there an index? how many does the filter admit?), so a
+plan holds for the moment in which it is made; a later query may find more in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from vecdb.definition import Definition
+from vecdb.index.base import Mask
+from vecdb.memory import Snapshot
+from vecdb.query.engine import Engine
+from vecdb.query.fusion import fusion_of
+from vecdb.query.request import Query, SearchOptions
+from vecdb.types import Plan, PlannedStage
+
+_WHY = {
+    "exact": "exact=True was given",
+    "no index": "there is no index yet; it is made once there are enough vectors",
+    "exact index": "the kernels are not compiled yet, so every vector of the index is measured",
+    "walk": "the index is walked where it is cheaper than measuring everything",
+    "filtered walk": "the filter admits so many that walking past the others is cheaper than measuring those it admits",
+    "scan": "so few are admitted that measuring each is cheaper than a walk",
+}
+
+
+def plan_of(engine: Engine, definition: Definition, query: Query, options: SearchOptions) -> Plan:
+    """Raises InvalidQuery if the query lacks what its mode needs, as a search would."""
+    lists = engine.stages_of(query, options)
+    snapshot, allowed, live = engine.retrieval.snapshot_of(options.condition)
+    depth = options.depth(len(lists))
+    stages: list[PlannedStage] = []
+    if options.condition is not None:
+        stages.append(_filter(snapshot, allowed, live))
+    if "vector" in lists:
+        if query.vector is None:
+            why = "the query is text and the collection has a model"
+            stages.append(PlannedStage("embed", definition.config.model or "model", why))
+        stages.append(_vector(snapshot, allowed, definition, depth, options))
+    if "text" in lists:
+        stages.append(_text(engine, query.text or "", depth, options))
+    stages += _after(lists, options)
+    return Plan(tuple(stages))
+
+
+def _filter(snapshot: Snapshot, allowed: Mask | None, live: Mask | None) -> PlannedStage:
+    total = len(snapshot.rows) if live is None else int(np.count_nonzero(live))
+    matching = total if allowed is None else int(np.count_nonzero(allowed))
+    share = matching / total if total else 0.0
+    detail = {"matching": matching, "records": total, "selectivity": round(share, 6)}
+    return PlannedStage(
+        "filter", "typed columns", "a filter was given; it is applied before the lists are made", None, detail
+    )
+
+
+def _vector(
+    snapshot: Snapshot, allowed: Mask | None, definition: Definition, depth: int, options: SearchOptions
+) -> PlannedStage:
+    view = snapshot.vectors
+    detail: dict[str, Any] = {"candidates": depth}
+    if view is None:
+        cost = len(snapshot.rows) if allowed is None else int(np.count_nonzero(allowed))
+        if definition.config.metric == "ip":
+            return PlannedStage(
+                "vector", "scan", "vectors are loaded first: sqlite-vec has no inner product", cost, detail
+            )
+        why = "nothing is loaded yet, so SQLite scans the stored vectors while they are"
+        return PlannedStage("vector", "sqlite scan", why, cost, detail)
+    detail |= {"indexed": len(view.index_slots), "tail": len(view.tail_slots)}
+    way, cost = view.forecast(
+        depth, allowed=allowed, exact=options.exact, ef=options.ef, target_recall=options.target_recall
+    )
+    name = f"{view.index.kind} {way}" if view.index is not None and way.endswith("walk") else "scan"
+    return PlannedStage("vector", name, _WHY[way], cost, detail)
+
+
+def _text(engine: Engine, text: str, depth: int, options: SearchOptions) -> PlannedStage:
+    if options.syntax == "query":
+        why = "phrases and operators are FTS5's; postings in memory have no positions"
+        return PlannedStage("text", "fts5", why, None, {"candidates": depth})
+    found = engine.retrieval.forecast_text(text, options)
+    why = {
+        "memory": "the word index is in memory",
+        "fts5": "the word index is not in memory yet",
+        "memory (loaded first)": "fuzzy needs the vocabulary in memory"
+        if options.fuzzy
+        else "FTS5 still counts expired records, which the next write will delete, or there are too many synonyms for it",
+    }[found.way]
+    detail = {"candidates": depth, "terms": found.frequencies}
+    if found.weights:
+        detail["weights"] = found.weights
+    return PlannedStage("text", found.way, why, sum(found.frequencies.values()), detail)
+
+
+def _after(lists: tuple[str, ...], options: SearchOptions) -> Iterator[PlannedStage]:
+    if len(lists) > 1:
+        fusion = fusion_of(options.fusion)
+        weights = {"weights": dict(zip(lists, fusion.weights))}
+        yield PlannedStage("fusion", type(fusion).__name__.lower(), "there are several lists", None, weights)
+    if options.rerank is not None:
+        pool = {"candidates": options.depth(1)}
+        yield PlannedStage("rerank", type(options.rerank).__name__, "a reranker was given", None, pool)
+    if options.diversity is not None:
+        yield PlannedStage("diversity", "mmr", "diversity was given", None, {"diversity": options.diversity})
+    if options.group_by is not None:
+        groups = {"by": options.group_by, "per_group": options.per_group}
+        yield PlannedStage("group", "best of each", "group_by was given", None, groups)
+    if options.min_score is not None:
+        yield PlannedStage("min_score", "cut", "min_score was given", None, {"min_score": options.min_score})
+    page = {"k": options.k, "offset": options.offset}
+    yield PlannedStage("page", "cut", "only these are wanted", None, page)

@@ -1,0 +1,101 @@
+"""What a text query looks for: its terms with their weights, after synonyms and corrections of spelling.
+
+A term of the query weighs 1. An expansion weighs what its synonym says, shared out among its terms if it has several: so a long
+phrase says no more than a word does. A term that is found in several ways keeps the largest weight.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from vecdb.query.spelling import near_terms
+from vecdb.words import Analyzer
+
+# Hand-picked: a word one letter away is more often the one that was meant than not, one two letters away as often as not.
+_WEIGHT_AT = {1: 0.7, 2: 0.4}
+_OPERATORS = re.compile(r'"(?:[^"]|"")*"|\b(?:AND|OR|NOT|NEAR)\b')
+_PREFIXES = re.compile(r'"((?:[^"]|"")*)"\s*\*|([^\s"*()^:+-]+)\s*\*')
+
+
+@dataclass(frozen=True, slots=True)
+class QueryTerms:
+    """weights: of each term. words: for each of them, but for corrected ones, text of which FTS5 makes that term. asked: the
+    query's own terms.
+    """
+
+    weights: dict[str, float]
+    words: dict[str, str]
+    asked: tuple[str, ...]
+
+    @property
+    def matches(self) -> list[tuple[float, str]]:
+        """FTS5 queries for any of the terms, with the weight of each one's scores. Nothing in them can be taken for syntax."""
+        by_weight: dict[float, list[str]] = {}
+        for term, word in self.words.items():
+            by_weight.setdefault(self.weights[term], []).append('"{}"'.format(word.replace('"', '""')))
+        return [(weight, " OR ".join(words)) for weight, words in by_weight.items()]
+
+
+class Thesaurus:
+    """Synonyms as terms, so that any form of a word finds them: first term -> (all terms, weights and words of an expansion)."""
+
+    def __init__(self, synonyms: Mapping[str, Mapping[str, float]], analyzer: Analyzer) -> None:
+        self._known: dict[str, list[tuple[tuple[str, ...], list[tuple[float, dict[str, str]]]]]] = {}
+        for text, expansions in synonyms.items():
+            terms = tuple(term for term, _ in analyzer.query(text))
+            found = [(weight, dict(analyzer.query(expansion))) for expansion, weight in expansions.items()]
+            if terms:
+                self._known.setdefault(terms[0], []).append((terms, found))
+
+    def expanded(self, asked: tuple[str, ...]) -> list[tuple[str, str, float]]:
+        """(term, word, weight) for all that the terms of a query, in order, bring with them."""
+        return [
+            (term, word, weight / len(words))
+            for place, first in enumerate(asked)
+            for terms, expansions in self._known.get(first, ())
+            if asked[place : place + len(terms)] == terms
+            for weight, words in expansions
+            for term, word in words.items()
+        ]
+
+
+def terms_of(text: str, analyzer: Analyzer, thesaurus: Thesaurus | None = None) -> QueryTerms:
+    """What a plain text query looks for."""
+    found = analyzer.query(text)
+    asked = tuple(term for term, _ in found)
+    weights, words = dict.fromkeys(asked, 1.0), dict(reversed(found))
+    words = {term: words[term] for term in weights}  # in the order of the query, each with its first word
+    for term, word, weight in thesaurus.expanded(asked) if thesaurus is not None else ():
+        weights[term] = max(weights.get(term, 0.0), weight)
+        words.setdefault(term, word)
+    return QueryTerms(weights, words, asked)
+
+
+def corrected(terms: QueryTerms, vocabulary: Mapping[str, int], frequency: Callable[[str], int]) -> QueryTerms:
+    """terms, with the nearest terms of the vocabulary for each one asked for that occurs nowhere."""
+    weights = dict(terms.weights)
+    for term in dict.fromkeys(terms.asked):
+        if not frequency(term):
+            for near, distance in near_terms(term, vocabulary, frequency):
+                weights[near] = max(weights.get(near, 0.0), _WEIGHT_AT[distance])
+    return replace(terms, weights=weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Which terms a snippet marks: these, and all that begin so."""
+
+    terms: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+
+    def has(self, term: str) -> bool:
+        return term in self.terms or term.startswith(self.prefixes)
+
+
+def marks_of_syntax(query: str, analyzer: Analyzer) -> Marks:
+    """The terms of a query with syntax: its words, phrases and prefixes."""
+    prefixes = [term for quoted, bare in _PREFIXES.findall(query) for term, _ in analyzer.query(quoted or bare)[-1:]]
+    bare = _OPERATORS.sub(lambda found: found.group() if found.group().startswith('"') else " ", query)
+    return Marks(frozenset(term for term, _ in analyzer.query(bare)), tuple(prefixes))
