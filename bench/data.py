@@ -147,7 +147,7 @@ def load_corpus(name: str) -> Corpus:
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         texts = [str(json.loads(line)["text"]) for line in lines]
-    model, vectors = _embedded(name, checksum, texts)
+    model, vectors = embedded(name, checksum, texts)
     return Corpus(name, checksum, model, texts, vectors, _DEBIAN_QUESTIONS)
 
 
@@ -155,7 +155,7 @@ def data_folder() -> Path:
     return Path(os.environ.get("VECDB_DATA") or ROOT.parent / "shared" / "data")
 
 
-def _embedded(name: str, checksum: str, texts: list[str]) -> tuple[str, Vectors]:
+def embedded(name: str, checksum: str, texts: list[str]) -> tuple[str, Vectors]:
     """The default model's name, and its (N, D) vectors, mapped from the cache."""
     from vecdb.embedding.base import DEFAULT_MODEL
 

@@ -36,12 +36,14 @@ from vecdb.errors import (
     VecdbError,
 )
 from vecdb.index.base import HnswConfig
+from vecdb.query.graph_options import GraphOptions
 from vecdb.types import (
     Answer,
     CollectionStats,
     Context,
     Hit,
     Hits,
+    Link,
     Page,
     Passage,
     Record,
@@ -85,6 +87,7 @@ __all__ = [
     "DiskFull",
     "DuplicateId",
     "Hit",
+    "GraphOptions",
     "Hits",
     "HnswConfig",
     "InvalidFilter",
@@ -92,6 +95,7 @@ __all__ = [
     "InvalidQuery",
     "InvalidRecord",
     "InvalidVector",
+    "Link",
     "MissingExtra",
     "ModelMismatch",
     "ModelUnavailable",

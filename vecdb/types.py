@@ -14,6 +14,7 @@ Mode = Literal["auto", "vector", "text", "hybrid"]
 Metadata = dict[str, Any]
 Filter = Mapping[str, Any]
 Vector = NDArray[np.float32]
+DERIVED_FIELDS = ("fastrp",)  # fields of vectors that are made of a collection's links
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +33,28 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """An edge that a user put between two records. weight: above 0; directed: it leads from source to target only."""
+
+    source: str
+    target: str
+    kind: str = "link"
+    weight: float = 1.0
+    directed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TraceStep:
-    """What one stage made of a hit: its rank there (from 1), its score there, and the weight of that list in the next stage."""
+    """What one stage made of a hit: its rank there (from 1), its score there, and the weight of that list in the next stage.
+
+    detail: what else went into the score, JSON-able; None where rank and score say it all.
+    """
 
     stage: str
     rank: int | None = None
     score: float | None = None
     weight: float | None = None
+    detail: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

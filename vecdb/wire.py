@@ -25,12 +25,14 @@ from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector, RequestTimeo
 from vecdb.filters import parse
 from vecdb.metadata import DATE_KEY, encode, iso_text, normalised, plain
 from vecdb.query.fusion import FUSIONS, Fusion
+from vecdb.query.graph_options import GraphOptions, graph_of
 from vecdb.types import (
     CollectionStats,
     Context,
     Filter,
     Hit,
     Hits,
+    Link,
     Page,
     Passage,
     Record,
@@ -89,6 +91,14 @@ def _vector_field(vector: Vector | None, compact: bool) -> Wire:
     if vector is None:
         return {}
     return {"vector_base64": to_base64(vector)} if compact else {"vector": np.asarray(vector, dtype=np.float32)}
+
+
+def vector_to_wire(vector: Vector | None) -> Wire:
+    return {"vector_base64": None if vector is None else to_base64(vector)}
+
+
+def vector_from_wire(value: Mapping[str, Any]) -> Vector | None:
+    return _vector_of(value)
 
 
 def _vector_of(value: Mapping[str, Any]) -> Vector | None:
@@ -179,8 +189,13 @@ def _hit_to_wire(hit: Hit, compact: bool) -> Wire:
         "parent": hit.parent,
         "seq": hit.seq,
         **_vector_field(hit.vector, compact),
-        "trace": [{"stage": s.stage, "rank": s.rank, "score": s.score, "weight": s.weight} for s in hit.trace],
+        "trace": [_step_to_wire(step) for step in hit.trace],
     }
+
+
+def _step_to_wire(step: TraceStep) -> Wire:
+    told = {"stage": step.stage, "rank": step.rank, "score": step.score, "weight": step.weight}
+    return told if step.detail is None else {**told, "detail": dict(step.detail)}
 
 
 def _hit_from_wire(value: Wire) -> Hit:
@@ -195,6 +210,14 @@ def _hit_from_wire(value: Wire) -> Hit:
         vector=_vector_of(value),
         trace=tuple(TraceStep(**step) for step in value["trace"]),
     )
+
+
+def link_to_wire(link: Link) -> Wire:
+    return asdict(link)
+
+
+def link_from_wire(value: Wire) -> Link:
+    return Link(**value)
 
 
 def write_result_to_wire(result: WriteResult) -> Wire:
@@ -330,6 +353,12 @@ def fusion_from_wire(value: Mapping[str, Any]) -> Fusion:
         raise InvalidQuery(
             f"fusion is {dict(value)!r}; it must be one of {', '.join(FUSIONS)} with its options"
         ) from error
+
+
+def graph_to_wire(graph: GraphOptions | Mapping[str, Any] | None) -> Wire | None:
+    """Raises InvalidQuery."""
+    options = graph_of(graph)
+    return None if options is None else asdict(options)
 
 
 # -- errors

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from dataclasses import field as attribute
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -14,12 +16,14 @@ import orjson
 from vecdb.errors import InvalidQuery
 from vecdb.filters import Node, parse
 from vecdb.query.fusion import Fusion, fusion_of
+from vecdb.query.graph_options import GraphOptions, graph_of
 from vecdb.rerank.base import Reranker
-from vecdb.types import Filter, Mode, Vector
+from vecdb.types import DERIVED_FIELDS, Filter, Mode, Vector
 
 Syntax = Literal["plain", "query"]
 
 MOST_HITS = 100_000
+VECTOR_FIELD = "vector"
 
 
 class SearchKeywords(TypedDict, total=False):
@@ -41,6 +45,8 @@ class SearchKeywords(TypedDict, total=False):
     rerank: Reranker | None
     candidates: int | None
     vectors: bool
+    graph: GraphOptions | Mapping[str, Any] | None
+    field: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class SearchOptions:
     rerank: Reranker | None = None
     candidates: int | None = None
     vectors: bool = False
+    graph: GraphOptions | Mapping[str, Any] | None = None
+    field: str = VECTOR_FIELD
 
     def __post_init__(self) -> None:
         _whole("k", self.k, 1, MOST_HITS)
@@ -75,8 +83,10 @@ class SearchOptions:
         if self.candidates is not None:
             _whole("candidates", self.candidates, 1, MOST_HITS)
         _one_of("mode", self.mode, ("auto", "vector", "text", "hybrid"))
+        _one_of("field", self.field, (VECTOR_FIELD, *DERIVED_FIELDS))
         _one_of("syntax", self.syntax, ("plain", "query"))
         fusion_of(self.fusion)
+        graph_of(self.graph)
         _ = self.condition
         if self.diversity is not None and not 0 <= self.diversity <= 1:
             raise InvalidQuery(f"diversity is {self.diversity}; it must lie between 0 (relevance alone) and 1")
@@ -97,6 +107,12 @@ class SearchOptions:
         return None if self.where is None or self.where == {} else parse(self.where)
 
     @property
+    def overlay(self) -> GraphOptions | None:
+        """The graph options; None if no graph has a say."""
+        options = graph_of(self.graph)
+        return None if options is None or options.beta == 0 else options
+
+    @property
     def wanted(self) -> int:
         """Hits needed to fill the page, and one more to know whether there is a next one."""
         return self.offset + self.k + 1
@@ -109,6 +125,8 @@ class SearchOptions:
         depth = self.wanted if lists == 1 else max(100, 4 * self.wanted)
         if self.rerank is not None or self.diversity is not None:
             depth = max(depth, 50, 5 * self.wanted)
+        if self.overlay is not None:
+            depth = max(depth, 100, self.overlay.seeds)
         if self.group_by is not None:
             depth = max(depth, 200, 10 * self.wanted * self.per_group)
         return depth
@@ -119,7 +137,7 @@ class Query:
     """One query: text, a prepared (D,) vector, or both."""
 
     text: str | None = None
-    vector: Vector | None = field(default=None, compare=False)
+    vector: Vector | None = attribute(default=None, compare=False)
 
 
 def fingerprint(query: Query, options: SearchOptions) -> str:
@@ -132,6 +150,10 @@ def fingerprint(query: Query, options: SearchOptions) -> str:
         options.group_by,
         options.min_score,
     ]
+    if options.field != VECTOR_FIELD:
+        parts.append(options.field)
+    if options.overlay is not None:
+        parts.append(options.overlay)
     digest = hashlib.blake2b(repr(parts).encode(errors="replace"), digest_size=6)
     if query.vector is not None:
         digest.update(np.ascontiguousarray(query.vector).tobytes())

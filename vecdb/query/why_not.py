@@ -46,7 +46,7 @@ def _by_first_stage(engine: Engine, record: StoredRecord, query: Query, options:
     """None if some first-stage list has the record."""
     depth = options.depth(len(engine.stages_of(query, options)))
     course = engine.courses([query], replace(options, rerank=None, candidates=depth))[0]
-    places = [ranking.rank_of(record.row) for ranking in course.lists]
+    places = [ranking.rank_of(record.row) for ranking in (*course.lists, *course.stages)]  # the graph reaches others
     if any(place is not None for place in places):
         return None
     misses = [_missed(engine, ranking, record, course, options) for ranking in course.lists]
@@ -80,8 +80,10 @@ def _full_list(engine: Engine, name: str, query: Query, options: SearchOptions) 
 
 def _by_later_stage(course: Course, record: StoredRecord, options: SearchOptions) -> WhyNot:
     """The record is in a first-stage list: which later stage lost it, or where does it stand?"""
-    before = course.lists[0]
-    for ranking in course.stages:
+    lists = [*course.lists, *course.stages]
+    first = next(place for place, ranking in enumerate(lists) if ranking.rank_of(record.row) is not None)
+    before = lists[first]
+    for ranking in course.stages[max(0, first + 1 - len(course.lists)) :]:
         if ranking.rank_of(record.row) is None:
             return _dropped(ranking, before, course, record, options)
         before = ranking
