@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +46,9 @@ class Adjacency:
     def of(
         cls,
         size: int,
-        sources: NDArray[np.integer],
-        targets: NDArray[np.integer],
-        weights: NDArray[np.floating],
+        sources: NDArray[np.integer[Any]],
+        targets: NDArray[np.integer[Any]],
+        weights: NDArray[np.floating[Any]],
         labels: NDArray[np.int32] | int = 0,
     ) -> Adjacency:
         """The graph of these (E,) edges over nodes 0 … size-1; edges of one source keep their order. Raises InvalidInput."""
@@ -68,9 +69,9 @@ class Adjacency:
     def undirected(
         cls,
         size: int,
-        sources: NDArray[np.integer],
-        targets: NDArray[np.integer],
-        weights: NDArray[np.floating],
+        sources: NDArray[np.integer[Any]],
+        targets: NDArray[np.integer[Any]],
+        weights: NDArray[np.floating[Any]],
         labels: NDArray[np.int32] | int = 0,
     ) -> Adjacency:
         """The graph of these edges, each in both directions."""
@@ -109,11 +110,19 @@ class Adjacency:
         return np.bincount(self.targets, self.weights.astype(np.float64), minlength=len(self))
 
     @cached_property
+    def popularity(self) -> Floats:
+        """(N,) strengths by their mean; 1 where nothing comes in. Where edges go both ways, this is where a walk without restarts
+        is found, so a cheap stand-in for the global PageRank.
+        """
+        mean = self.strengths.mean() if len(self) else 1.0
+        return np.where(self.strengths > 0, self.strengths / (mean or 1.0), 1.0)
+
+    @cached_property
     def reverse(self) -> Adjacency:
         """Every edge turned round."""
         return Adjacency.of(len(self), self.targets, self.sources, self.weights, self.labels)
 
-    def edges_of(self, nodes: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def edges_of(self, nodes: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The places of all edges of these nodes (m,), and how many each of them has (len(nodes),)."""
         counts = self.starts[nodes + 1] - self.starts[nodes]
         ends = np.cumsum(counts)
@@ -131,7 +140,7 @@ class Adjacency:
             targets[places], weights[places], labels[places] = part.targets, part.weights, part.labels
         return Adjacency(starts, targets, weights, labels)
 
-    def renumbered(self, numbers: NDArray[np.integer], size: int) -> Adjacency:
+    def renumbered(self, numbers: NDArray[np.integer[Any]], size: int) -> Adjacency:
         """Node v as numbers[v] of `size` nodes; edges of a node that gets -1 are gone. Numbers must ascend where not -1."""
         sources, targets = numbers[self.sources], numbers[self.targets]
         kept = (sources >= 0) & (targets >= 0)
@@ -141,8 +150,8 @@ class Adjacency:
 
 
 def pairs_once(
-    sources: NDArray[np.integer], targets: NDArray[np.integer], weights: NDArray[np.floating]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]:
+    sources: NDArray[np.integer[Any]], targets: NDArray[np.integer[Any]], weights: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating[Any]]]:
     """Undirected edges (E,), each pair of nodes once though either may have named the other (the first weight counts): the
     smaller end, the larger end, the weight. Edges with an end below 0, and of weight 0 or less, are left out.
     """
@@ -175,7 +184,7 @@ class Spread:
 
 def spread(
     graph: Adjacency,
-    seeds: NDArray[np.integer],
+    seeds: NDArray[np.integer[Any]],
     weights: Floats,
     *,
     rounds: int,

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import DTypeLike, NDArray
 
 from vecdb.errors import InvalidInput
+from vecdb.index import graph_kernels
 from vecdb.index.adjacency import Adjacency
 from vecdb.index.pool import RangePool
 
 Keys = NDArray[np.int64]
-Matrix = NDArray[np.floating]
+Matrix = NDArray[np.floating[Any]]
 
 _LARGE = 10_000  # from so many nodes on 1/sqrt(n) of R is not zero; on small graphs a third (Achlioptas 2003)
 _NODES_AT_ONCE = 2_048
@@ -142,7 +143,7 @@ def _product(graph: Adjacency, dense: Matrix, count: int, threads: int | None = 
     shares = graph.shares.astype(dense.dtype)
     with RangePool(threads or os.cpu_count() or 1) as pool:
         pool.run(
-            lambda first, stop: multiply(graph.starts, graph.targets, shares, dense, first, stop, out),
+            lambda first, stop: graph_kernels.multiply(graph.starts, graph.targets, shares, dense, first, stop, out),
             count,
             step=_NODES_AT_ONCE,
         )
@@ -164,14 +165,3 @@ def _summed(levels: list[Matrix], config: FastRPConfig) -> Matrix:
 
 def _standardised(raw: Matrix, known: NDArray[np.bool_], mean: Matrix, deviation: Matrix) -> Matrix:
     return np.where(known[:, None], (raw - mean) / deviation, 0).astype(raw.dtype)
-
-
-@njit(cache=True, nogil=True)
-def multiply(starts, targets, shares, dense, first, stop, out):
-    """out[first:stop] = rows first … stop-1 of a sparse matrix times dense (N, D). out is zeros."""
-    for row in range(first, stop):
-        for j in range(starts[row], starts[row + 1]):
-            share = shares[j]
-            target = targets[j]
-            for d in range(dense.shape[1]):
-                out[row, d] += share * dense[target, d]

@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from vecdb.index import graph_kernels
 from vecdb.index.base import Mask, Metric, Vectors
 from vecdb.index.pool import RangePool
 
@@ -58,80 +58,12 @@ def nearest_from_links(
                 two: bool = number > 0,
             ) -> None:
                 marks = np.full(size, -1, np.int32)
-                refine(vectors, halves, links, before, live, first, stop, two, marks, nodes, scores)
+                graph_kernels.refine(vectors, halves, links, before, live, first, stop, two, marks, nodes, scores)
 
             pool.run(work, size, step=_NODES_AT_ONCE)
-        pool.run(lambda first, stop: cosines(vectors, inverse, nodes, first, stop, scores), size, step=_NODES_AT_ONCE)
+        pool.run(
+            lambda first, stop: graph_kernels.cosines(vectors, inverse, nodes, first, stop, scores),
+            size,
+            step=_NODES_AT_ONCE,
+        )
     return nodes, scores
-
-
-# Kernels --------------------------------------------------------------------------------------------------------------
-
-
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
-def product(vectors, a, b):
-    """The dot product of two rows. (N, D) float32 -> float32."""
-    total = np.float32(0.0)
-    for d in range(vectors.shape[1]):
-        total += vectors[a, d] * vectors[b, d]
-    return total
-
-
-@njit(cache=True, nogil=True)
-def insert(nodes, scores, node, score):
-    """Put a node into a row (k,) that is sorted by descending score and then by number, if it belongs there."""
-    at = len(nodes)
-    while at > 0 and (
-        nodes[at - 1] < 0 or scores[at - 1] < score or (scores[at - 1] == score and nodes[at - 1] > node)
-    ):
-        if at < len(nodes):
-            nodes[at] = nodes[at - 1]
-            scores[at] = scores[at - 1]
-        at -= 1
-    if at < len(nodes):
-        nodes[at] = node
-        scores[at] = score
-
-
-@njit(cache=True, nogil=True)
-def refine(vectors, halves, links, before, live, first, stop, two, marks, nodes, scores):
-    """The k nearest of nodes first … stop-1 among their links, and if `two` among those of `before` and before's own.
-
-    marks: (N,) int32, none of them the number of a node in the range. nodes, scores: (N, k), of which the range is written.
-    """
-    for node in range(first, stop):
-        if not live[node]:
-            continue
-        marks[node] = node
-        for i in range(links.shape[1]):
-            near = links[node, i]
-            if near < 0:
-                break
-            if marks[near] != node and live[near]:
-                marks[near] = node
-                insert(nodes[node], scores[node], near, product(vectors, node, near) - halves[node] - halves[near])
-        if not two:
-            continue
-        for i in range(before.shape[1]):
-            near = before[node, i]
-            if near < 0:
-                break
-            if marks[near] != node:
-                marks[near] = node
-                insert(nodes[node], scores[node], near, product(vectors, node, near) - halves[node] - halves[near])
-            for j in range(before.shape[1]):
-                far = before[near, j]
-                if far < 0:
-                    break
-                if marks[far] != node:
-                    marks[far] = node
-                    insert(nodes[node], scores[node], far, product(vectors, node, far) - halves[node] - halves[far])
-
-
-@njit(cache=True, nogil=True)
-def cosines(vectors, inverse, nodes, first, stop, scores):
-    """scores[i, j] = the cosine of i and nodes[i, j], 0 where that is -1. inverse: (N,), one by the length of each vector."""
-    for node in range(first, stop):
-        for j in range(nodes.shape[1]):
-            near = nodes[node, j]
-            scores[node, j] = 0.0 if near < 0 else product(vectors, node, near) * inverse[node] * inverse[near]

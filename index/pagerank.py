@@ -15,12 +15,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from vecdb.errors import InvalidInput
+from vecdb.index import graph_kernels
 from vecdb.index.adjacency import RESTART, THRESHOLD, Adjacency, Floats, Nodes
 from vecdb.index.pool import RangePool
 
@@ -28,7 +29,6 @@ WALKS = 100  # from each vertex: at most R / c entries of 8 bytes are kept of it
 ROUNDS = 2
 _ENTRIES_AT_ONCE = 1 << 20
 _SOURCES_AT_ONCE = 16
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64 (Steele, Lea & Flood 2014)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def fingerprints(
         room = max(min(_ENTRIES_AT_ONCE, int((stop - first) * walks / restart)), size)
         while first < stop:
             ids, values = np.empty(room, np.int32), np.empty(room, np.float32)
-            after, used = walk(
+            after, used = graph_kernels.walk(
                 graph.starts,
                 graph.targets,
                 limits,
@@ -112,12 +112,12 @@ def finished(scores: Floats, nodes: NDArray[np.int64], flow: Floats, prints: Fin
     """Add what fingerprints say of the flow (m,) left over at nodes (m,) to scores (N,), in place (step 6 of the
     decomposition). Returns the flow at vertices that have no fingerprint.
     """
-    return float(settle(scores, nodes.astype(np.int32), flow, prints.starts, prints.ids, prints.values))
+    return float(graph_kernels.settle(scores, nodes.astype(np.int32), flow, prints.starts, prints.ids, prints.values))
 
 
 def personalised(
     graph: Adjacency,
-    sources: Sequence[Mapping[int, float]] | NDArray[np.integer],
+    sources: Sequence[Mapping[int, float]] | NDArray[np.integer[Any]],
     k: int,
     *,
     prints: Fingerprints | None,
@@ -149,7 +149,7 @@ def personalised(
     shares = graph.shares
 
     def work(first: int, stop: int) -> None:
-        decompose(
+        graph_kernels.decompose(
             graph.starts, graph.targets, shares, known.starts, known.ids, known.values, starts, nodes, weights,
             first, stop, restart, rounds, threshold, found.nodes, found.scores, found.residual, found.pushes,
         )  # fmt: skip
@@ -162,7 +162,7 @@ def personalised(
 
 
 def _flattened(
-    sources: Sequence[Mapping[int, float]] | NDArray[np.integer], size: int
+    sources: Sequence[Mapping[int, float]] | NDArray[np.integer[Any]], size: int
 ) -> tuple[NDArray[np.int64], Nodes, Floats, NDArray[np.int64]]:
     """Different sources as starts (u+1,), nodes and weights (m,), in order of their first nodes; and which one each of the
     given ones is (B,).
@@ -197,208 +197,3 @@ def _limits(graph: Adjacency) -> Floats:
 def _check_restart(restart: float) -> None:
     if not 0 < restart < 1:
         raise InvalidInput(f"restart is {restart}; it must lie between 0 and 1, both excluded")
-
-
-# Kernels --------------------------------------------------------------------------------------------------------------
-
-
-@njit(cache=True, nogil=True)
-def mixed(state):
-    """The random number of a state of SplitMix64. uint64 -> uint64."""
-    z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@njit(cache=True, nogil=True)
-def walk(starts, targets, limits, first, stop, walks, restart, seed, visits, touched, ids, values, counts):
-    """Walk from vertices first … stop-1 and write their fingerprints one behind the other, counts[v] entries for vertex v.
-
-    visits (N,) int32 zeros, and left so; touched (N,). Returns the first vertex for which there was no room, and the entries
-    written.
-    """
-    used = 0
-    for source in range(first, stop):
-        state = mixed(mixed(np.uint64(seed)) + _GOLDEN * np.uint64(source + 1))
-        size = 0
-        for _ in range(walks):
-            here = source
-            while True:
-                if visits[here] == 0:
-                    touched[size] = here
-                    size += 1
-                visits[here] += 1
-                state += _GOLDEN
-                drawn = np.float64(mixed(state) >> np.uint64(11)) * 2.0**-53
-                if drawn < restart:
-                    break
-                low = starts[here]
-                high = starts[here + 1]
-                if low == high:
-                    continue
-                drawn = (drawn - restart) / (1.0 - restart)
-                high -= 1
-                while low < high:
-                    middle = (low + high) >> 1
-                    if drawn < limits[middle]:
-                        high = middle
-                    else:
-                        low = middle + 1
-                here = targets[low]
-        is_full = used + size > len(ids)
-        for i in range(size):
-            node = touched[i]
-            if not is_full:
-                ids[used + i] = node
-                values[used + i] = visits[node] * restart / walks
-            visits[node] = 0
-        if is_full:
-            return source, used
-        counts[source] = size
-        used += size
-    return stop, used
-
-
-@njit(cache=True, nogil=True)
-def settle(scores, nodes, flow, print_starts, print_ids, print_values):
-    """scores[…] += flow[i] * the fingerprint of nodes[i]; returns the flow at vertices without one."""
-    lost = 0.0
-    for i in range(len(nodes)):
-        low = print_starts[nodes[i]]
-        high = print_starts[nodes[i] + 1]
-        if low == high:
-            lost += flow[i]
-        for j in range(low, high):
-            scores[print_ids[j]] += flow[i] * print_values[j]
-    return lost
-
-
-@njit(cache=True, nogil=True)
-def sinks(score, node, other_score, other_node):
-    """Does a node belong behind another one in the answer?"""
-    return score < other_score or (score == other_score and node > other_node)
-
-
-@njit(cache=True, nogil=True)
-def sift(nodes, scores, at, size):
-    """Let the entry at `at` sink to its place in a heap whose first entry is the one to be pushed out next."""
-    node = nodes[at]
-    score = scores[at]
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        if child + 1 < size and sinks(scores[child + 1], nodes[child + 1], scores[child], nodes[child]):
-            child += 1
-        if not sinks(scores[child], nodes[child], score, node):
-            break
-        nodes[at] = nodes[child]
-        scores[at] = scores[child]
-        at = child
-    nodes[at] = node
-    scores[at] = score
-
-
-@njit(cache=True, nogil=True)
-def best(result, touched, size, nodes, scores):
-    """The largest of result[touched[:size]] into nodes and scores (k,), best first."""
-    k = min(len(nodes), size)
-    for i in range(k):
-        nodes[i] = touched[i]
-        scores[i] = result[touched[i]]
-    for i in range(k // 2 - 1, -1, -1):
-        sift(nodes, scores, i, k)
-    for i in range(k, size):
-        node = touched[i]
-        if sinks(scores[0], nodes[0], result[node], node):
-            nodes[0] = node
-            scores[0] = result[node]
-            sift(nodes, scores, 0, k)
-    for i in range(k - 1, 0, -1):
-        last_node = nodes[i]
-        last_score = scores[i]
-        nodes[i] = nodes[0]
-        scores[i] = scores[0]
-        nodes[0] = last_node
-        scores[0] = last_score
-        sift(nodes, scores, 0, i)
-
-
-@njit(cache=True, nogil=True)
-def decompose(
-    starts, targets, shares, print_starts, print_ids, print_values, source_starts, source_nodes, source_weights,
-    first, stop, restart, rounds, threshold, out_nodes, out_scores, out_residual, out_pushes,
-):  # fmt: skip
-    """Sources first … stop-1, one after the other, on one set of arrays that each leaves as it found them."""
-    size = len(starts) - 1
-    flow = np.zeros(size)
-    coming = np.zeros(size)
-    result = np.zeros(size)
-    is_touched = np.zeros(size, np.bool_)
-    is_coming = np.zeros(size, np.bool_)
-    touched = np.empty(size, np.int32)
-    active = np.empty(size, np.int32)
-    following = np.empty(size, np.int32)
-    for source in range(first, stop):
-        reached = 0
-        residual = 0.0
-        pushes = 0
-        count = 0
-        for i in range(source_starts[source], source_starts[source + 1]):
-            active[count] = source_nodes[i]
-            flow[source_nodes[i]] = source_weights[i]
-            count += 1
-        for _ in range(rounds):
-            upcoming = 0
-            for i in range(count):
-                node = active[i]
-                if not is_touched[node]:
-                    is_touched[node] = True
-                    touched[reached] = node
-                    reached += 1
-                low = starts[node]
-                high = starts[node + 1]
-                if low == high:
-                    result[node] += flow[node]
-                    flow[node] = 0.0
-                    continue
-                result[node] += restart * flow[node]
-                moved = (1.0 - restart) * flow[node]
-                flow[node] = 0.0
-                pushes += high - low
-                for j in range(low, high):
-                    target = targets[j]
-                    if not is_coming[target]:
-                        is_coming[target] = True
-                        following[upcoming] = target
-                        upcoming += 1
-                    coming[target] += moved * shares[j]
-            count = 0
-            for i in range(upcoming):
-                node = following[i]
-                is_coming[node] = False
-                if coming[node] < threshold:
-                    residual += coming[node]
-                else:
-                    flow[node] = coming[node]
-                    active[count] = node
-                    count += 1
-                coming[node] = 0.0
-        for i in range(count):
-            node = active[i]
-            low = print_starts[node]
-            high = print_starts[node + 1]
-            if low == high:
-                residual += flow[node]
-            for j in range(low, high):
-                target = print_ids[j]
-                if not is_touched[target]:
-                    is_touched[target] = True
-                    touched[reached] = target
-                    reached += 1
-                result[target] += flow[node] * print_values[j]
-            flow[node] = 0.0
-        best(result, touched, reached, out_nodes[source], out_scores[source])
-        out_residual[source] = residual
-        out_pushes[source] = pushes
-        for i in range(reached):
-            result[touched[i]] = 0.0
-            is_touched[touched[i]] = False

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vecdb.index.pagerank import Fingerprints
 
 Kinds = Sequence[str] | Mapping[str, float]
-Edges = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating]]  # sources, targets, weights (E,)
+Edges = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.floating[Any]]]  # sources, targets, weights (E,)
 
 NEAREST = 12  # k_g
 _SEMANTIC, _SEQUENCE, _ENTITY = range(3)
@@ -247,8 +247,8 @@ class _Tail:
         if len(known) and len(new):
             nearest = nearest.or_nearer(_among(snapshot, view, snapshot.slots_of(known), new))
         unknown = slots[~np.isin(rows, known)]
-        self._rows = np.concatenate([known, snapshot.rows[unknown]])
-        self._nearest = nearest.followed_by(_searched(snapshot, view, unknown))
+        nearest = nearest.followed_by(_searched(snapshot, view, unknown))
+        self._rows, self._nearest = np.concatenate([known, snapshot.rows[unknown]]), nearest
         sources = np.repeat(snapshot.slots_of(self._rows), NEAREST)
         targets = snapshot.slots_of(self._nearest.rows.ravel())
         return _both_ways(*pairs_once(sources, targets, self._nearest.cosines.ravel()))
@@ -346,7 +346,7 @@ def _user_edges(
     yield (targets[back], sources[back], weights[back]), labels[back]
 
 
-def _both_ways(low: NDArray[np.int64], high: NDArray[np.int64], weights: NDArray[np.floating]) -> Edges:
+def _both_ways(low: NDArray[np.int64], high: NDArray[np.int64], weights: NDArray[np.floating[Any]]) -> Edges:
     return np.concatenate([low, high]), np.concatenate([high, low]), np.concatenate([weights, weights])
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bench.data import load_corpus
 from vecdb.index import HnswConfig, HnswIndex, exact_search
 from vecdb.index.adjacency import RESTART, Adjacency, pairs_once
-from vecdb.index.fastrp import multiply
+from vecdb.index.graph_kernels import multiply
 from vecdb.index.nearest_links import NEAREST, nearest_from_links
 from vecdb.index.pagerank import Fingerprints, fingerprints, personalised
 from vecdb.index.pool import RangePool

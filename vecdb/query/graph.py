@@ -59,12 +59,13 @@ class GraphStage:
             graph, seeds, weights, rounds=options.hops, restart=options.restart, threshold=THRESHOLD, barred=hidden
         )
         mass = _page_rank(flow, overlay if walks else None)
-        mass[seeds] -= options.restart * weights
-        mass[mass < _ENOUGH] = 0
-        score = mass / _popularity(graph) ** options.damping
-        linked = self._reached(flow, snapshot, slots, score, len(pool), where)
+        mass[seeds] -= np.where(graph.is_dangling[seeds], 1.0, options.restart) * weights  # what no link brought
+        near = self._reachable(flow, snapshot, slots, where)
+        found = _damped(mass, graph, near, options.damping)
+        order = np.lexsort((near, -found))[: len(pool)]
+        linked = near[order[found[order] > 0]]
         rows = np.concatenate([pool.rows, snapshot.rows[linked]])
-        every = np.concatenate([np.where(slots >= 0, score[slots] if len(score) else 0.0, 0.0), score[linked]])
+        every = _damped(mass, graph, np.concatenate([slots, linked]), options.damping)
         largest = float(every.max(initial=0.0))
         links = every / largest if largest > 0 else every
         texts = np.concatenate([text, np.zeros(len(linked))])
@@ -76,24 +77,20 @@ class GraphStage:
             "reached": len(linked),
             "edges": graph.edges,
             "complete": overlay.is_complete,
-            "lowest": float(pool.scores.min(initial=0.0)),
-            "highest": float(pool.scores.max(initial=0.0)),
+            "lowest": float(pool.scores[-1]) if len(pool) else 0.0,
+            "highest": float(pool.scores[0]) if len(pool) else 0.0,
             "largest": largest,
         }
         parts = {int(row): (float(t), float(g)) for row, t, g in zip(rows, texts, links)}
         ways = _Ways(self.store, self.tables, overlay, graph, flow, options)
         return blended, detail, lambda asked: ways.told(asked, parts)
 
-    def _reached(
-        self, flow: Spread, snapshot: Snapshot, pool: Rows, score: Floats, most: int, where: Node | None
-    ) -> Rows:
-        """The best slots that links lead to and the list lacks, that are visible and satisfy the filter; `most` of them."""
+    def _reachable(self, flow: Spread, snapshot: Snapshot, pool: Rows, where: Node | None) -> Rows:
+        """The slots that links lead to and the list lacks, which are visible and satisfy the filter."""
         nodes = [nodes for nodes, _ in flow.layers[1:]]
         found = np.setdiff1d(np.concatenate(nodes) if nodes else np.zeros(0, np.int64), pool)
-        found = found[(score[found] > 0) & snapshot.live[found] & (snapshot.expires[found] > time.time())]
-        if where is not None:
-            found = found[self._satisfying(snapshot.rows[found], where)]
-        return found[np.lexsort((found, -score[found]))][:most]
+        found = found[snapshot.live[found] & (snapshot.expires[found] > time.time())]
+        return found if where is None else found[self._satisfying(snapshot.rows[found], where)]
 
     def _satisfying(self, rows: Rows, where: Node) -> Any:
         """(m,) bool: which of these rows satisfy a filter, as of now."""
@@ -180,10 +177,19 @@ def _page_rank(flow: Spread, overlay: Overlay | None) -> Floats:
     return mass
 
 
+def _damped(mass: Floats, graph: Adjacency, slots: Rows, damping: float) -> Floats:
+    """(m,) the graph's score of some slots, 0 for -1."""
+    found = np.zeros(len(slots))
+    known = slots >= 0
+    there = slots[known]
+    found[known] = np.where(mass[there] > _ENOUGH, mass[there], 0) / graph.popularity[there] ** damping
+    return found
+
+
 def _scaled(scores: Scores) -> Scores:
     """0 … 1 by the smallest and the largest."""
-    low, span = scores.min(initial=np.inf), np.ptp(scores) if len(scores) else 0.0
-    return (scores - low) / span if span > 0 else np.ones(len(scores))
+    span = np.ptp(scores) if len(scores) else 0.0
+    return (scores - scores.min()) / span if span > 0 else np.ones(len(scores))
 
 
 def _seeds(slots: Rows, text: Scores, most: int) -> tuple[Rows, Scores]:
@@ -193,15 +199,6 @@ def _seeds(slots: Rows, text: Scores, most: int) -> tuple[Rows, Scores]:
     if not weights.sum() > 0:
         weights = np.ones(len(places))
     return slots[places], weights / max(weights.sum(), 1e-300)
-
-
-def _popularity(graph: Adjacency) -> Floats:
-    """(N,) the weight of the links that lead to each node, by the mean; never 0. On a graph whose edges go both ways, the global
-    PageRank is all but this (it is exactly, without restarts).
-    """
-    mean = float(graph.strengths.mean()) if len(graph) else 1.0
-    scaled = graph.strengths / mean if mean > 0 else graph.strengths
-    return np.where(scaled > 0, scaled, 1.0)
 
 
 def _hidden(snapshot: Snapshot) -> Any:
