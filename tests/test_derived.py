@@ -92,6 +92,22 @@ def test_it_is_kept_and_made_again_when_its_file_is_lost(path: Path) -> None:
             assert np.array_equal(db.collection("people").vector("a3"), before)  # type: ignore[arg-type]
 
 
+def test_a_reader_makes_it_in_memory_when_the_file_is_lost(path: Path) -> None:
+    with vecdb.open(path, background=False) as db:
+        docs = db.collection("people")
+        two_circles(docs)
+        docs.derive(kinds=["knows"], dimension=16)
+        before = docs.vector("a3")
+    (file,) = path.with_name(path.name + "-index").glob("*fastrp*.seg")
+    file.unlink()
+    with vecdb.open(path, read_only=True) as db:
+        docs = db.collection("people")
+        assert np.array_equal(docs.vector("a3"), before)  # type: ignore[arg-type]
+        with pytest.raises(vecdb.ReadOnly):
+            docs.derive()
+    assert not list(path.with_name(path.name + "-index").glob("*fastrp*.seg"))
+
+
 def test_it_is_told_when_there_is_nothing(docs: vecdb.Collection) -> None:
     with pytest.raises(vecdb.InvalidQuery, match=r"derive\('fastrp'\)"):
         docs.vector("a3")

@@ -8,8 +8,8 @@ derived is in the database. Records that are linked later get their vectors from
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,33 +55,30 @@ class NodeVectors:
         self._current: tuple[Overlay, int, NDArray[np.int64], Matrix] | None = None
 
     def derive(self, config: FastRPConfig, kinds: Kinds | None) -> int:
-        """Look at all links, make the vectors and save them; returns how many records have one."""
-        from vecdb.index.fastrp import embed
-
-        overlay = self._overlays.current()
-        found = embed(overlay.chosen(kinds), config, keys=overlay.snapshot.rows)
+        """Look at all links, make the vectors and save them; returns how many records have one. Raises ReadOnly."""
+        found, seq = self._made(config, kinds)
         settings = {"kind": FASTRP, "config": asdict(config), "kinds": kinds}
-        known = found.known
-        arrays = {
-            "vectors": found.vectors[known],
-            "powers": np.ascontiguousarray(found.powers[:, known]),
-            "mean": found.mean,
-            "deviation": found.deviation,
-        }
+        arrays = {name: getattr(found, name) for name in ("vectors", "powers", "mean", "deviation")}
         with self._indexing.exclusive():
             with self._store.write() as db:
                 self._definition.refresh(db)
                 self._definition.keep_derived(db, FASTRP, settings)
-            saved = self._files.publish(
-                settings,
-                arrays,
-                found.keys[known],
-                upto_seq=overlay.snapshot.seq,
-                last_row=int(found.keys.max(initial=0)),
-            )
+            last = int(found.keys.max(initial=0))
+            saved = self._files.publish(settings, arrays, found.keys, upto_seq=seq, last_row=last)
         with self._lock:
             self._saved = _opened(saved)
-        return int(known.sum())
+        return len(found.keys)
+
+    def _made(self, config: FastRPConfig, kinds: Kinds | None) -> tuple[Embedding, int]:
+        """The vectors of the records that have one, and the change up to which links were looked at."""
+        from vecdb.index.fastrp import embed
+
+        overlay = self._overlays.current()
+        found = embed(overlay.chosen(kinds), config, keys=overlay.snapshot.rows)
+        known = found.known
+        powers = np.ascontiguousarray(found.powers[:, known])
+        kept = replace(found, keys=found.keys[known], vectors=found.vectors[known], known=known[known], powers=powers)
+        return kept, overlay.snapshot.seq
 
     def current(self) -> tuple[NDArray[np.int64], Matrix]:
         """The rows (m,) that have a vector now, ascending, and their vectors (m, D) at unit length. Raises InvalidQuery if
@@ -118,10 +115,11 @@ class NodeVectors:
                 return self._saved
             saved = self._files.open_newest(db)
         if saved is None:  # the file is gone, or damaged
-            from vecdb.index.fastrp import FastRPConfig
-
-            config = settings["config"]
-            self.derive(FastRPConfig(**{**config, "weights": tuple(config["weights"])}), settings["kinds"])
+            config, kinds = _config_of(settings), settings["kinds"]
+            if self._store.read_only:
+                self._saved = epoch, self._made(config, kinds)[0], kinds
+            else:
+                self.derive(config, kinds)
             assert self._saved is not None
             return self._saved
         with self._lock:
@@ -129,14 +127,25 @@ class NodeVectors:
             return self._saved
 
 
-def _opened(saved: SavedIndex) -> tuple[int, Embedding, Kinds | None]:
-    from vecdb.index.fastrp import Embedding, FastRPConfig
+def _config_of(settings: Mapping[str, Any]) -> FastRPConfig:
+    from vecdb.index.fastrp import FastRPConfig
 
-    config = FastRPConfig(**{**saved.settings["config"], "weights": tuple(saved.settings["config"]["weights"])})
+    return FastRPConfig(**{**settings["config"], "weights": tuple(settings["config"]["weights"])})
+
+
+def _opened(saved: SavedIndex) -> tuple[int, Embedding, Kinds | None]:
+    from vecdb.index.fastrp import Embedding
+
     arrays = saved.arrays
     known = np.ones(len(saved.rows), dtype=np.bool_)
     found = Embedding(
-        config, saved.rows, arrays["vectors"], known, arrays["powers"], arrays["mean"], arrays["deviation"]
+        _config_of(saved.settings),
+        saved.rows,
+        arrays["vectors"],
+        known,
+        arrays["powers"],
+        arrays["mean"],
+        arrays["deviation"],
     )
     return saved.epoch, found, saved.settings["kinds"]
 
