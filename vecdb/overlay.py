@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import InvalidQuery
 from vecdb.index.adjacency import Adjacency, pairs_once
-from vecdb.index.base import Mask, VectorIndex, Vectors
+from vecdb.index.base import Mask, Vectors
 from vecdb.index.exact import exact_search
 from vecdb.links import DERIVED_KINDS
 from vecdb.memory import Memory, Snapshot
@@ -45,16 +45,28 @@ _MOST_CHOICES = 8  # of kinds whose graphs are remembered
 
 @dataclass(slots=True)
 class Overlay:
-    """The graph over the slots of one snapshot; kinds[label] names an edge's kind. is_complete: the neighbours of indexed vectors
-    are in it. prints: walks over all of it, once they have been made.
+    """The graph over the slots of one snapshot (without its parts, which would keep an index in memory that is used no more);
+    kinds[label] names an edge's kind. is_complete: the neighbours of indexed vectors are in it. prints: walks over all of it,
+    once they have been made.
     """
 
     snapshot: Snapshot
+    index: tuple[int, str]
     graph: Adjacency
     kinds: tuple[str, ...]
     is_complete: bool
     prints: Fingerprints | None = None
     _choices: dict[tuple[tuple[str, float], ...], Adjacency] = field(default_factory=dict)
+
+    def is_of(self, snapshot: Snapshot) -> bool:
+        """Whether a snapshot has the same records, vectors and links. What did not change is shared between snapshots."""
+        own = self.snapshot
+        return (
+            own.rows is snapshot.rows
+            and own.live is snapshot.live
+            and self.index == _index_of(snapshot)
+            and (own.links_version, own.meta_version) == (snapshot.links_version, snapshot.meta_version)
+        )
 
     def chosen(self, kinds: Kinds | None) -> Adjacency:
         """The edges of these kinds only, weighted by the factor given for each. Raises InvalidQuery for an unknown kind."""
@@ -93,7 +105,7 @@ class Overlays:
         self._lock = threading.Lock()
         self._finding = threading.Lock()
         self._overlay: Overlay | None = None
-        self._indexed: tuple[VectorIndex, Adjacency] | None = None
+        self._indexed: tuple[tuple[int, str], Adjacency] | None = None
         self._tail = _Tail()
         self._links: tuple[int, list[StoredLink], list[tuple[str, int]]] | None = None
         self.is_wanted = False  # a query had to go without a part of it
@@ -105,10 +117,10 @@ class Overlays:
         """
         snapshot = self._memory.current("vectors")
         if complete:
-            self._find_neighbours(snapshot.vectors)
+            self._find_neighbours(snapshot)
         with self._lock:
             made = self._overlay
-            if made is not None and _is_same(made.snapshot, snapshot) and (made.is_complete or not complete):
+            if made is not None and made.is_of(snapshot) and (made.is_complete or not complete):
                 return made
             made = self._made(snapshot)
             self.is_wanted |= not made.is_complete
@@ -142,7 +154,7 @@ class Overlays:
         view = snapshot.vectors
         assert view is not None
         known = self._indexed  # another thread may be putting a newer one there
-        indexed = known[1] if known is not None and known[0] is view.index else None
+        indexed = known[1] if known is not None and known[0] == _index_of(snapshot) else None
         parts: list[tuple[Edges, int | NDArray[np.int32]]] = [
             (self._tail.edges(snapshot, view), _SEMANTIC),
             (self._sequences(snapshot), _SEQUENCE),
@@ -159,22 +171,23 @@ class Overlays:
         if indexed is not None:
             slots = np.where(_alive(snapshot, view.index_slots), view.index_slots, -1)
             graph = indexed.renumbered(slots, size).merged(graph)
-        return Overlay(snapshot, graph, kinds, indexed is not None or not len(view.index_slots))
+        bare = replace(snapshot, attributes=None, words=None, vectors=None)
+        return Overlay(bare, _index_of(snapshot), graph, kinds, indexed is not None or not len(view.index_slots))
 
-    def _find_neighbours(self, view: VectorView | None) -> None:
+    def _find_neighbours(self, snapshot: Snapshot) -> None:
         """The semantic edges between positions of the index: seconds of work, during which nobody else has to wait."""
-        index = None if view is None else view.index
+        index = None if snapshot.vectors is None else snapshot.vectors.index
         if index is None or index.kind != "hnsw":  # until the kernels are there, an index is searched exactly
             return
         with self._finding:
-            if self._indexed is not None and self._indexed[0] is index:
+            if self._indexed is not None and self._indexed[0] == _index_of(snapshot):
                 return
             from vecdb.index.nearest_links import nearest_from_links  # numba
 
             arrays = index.arrays()
             nodes, scores = nearest_from_links(arrays["vectors"], arrays["base"], index.live, index.metric, k=NEAREST)
             edges = pairs_once(np.repeat(np.arange(len(nodes)), NEAREST), nodes.ravel(), scores.ravel())
-            self._indexed = index, Adjacency.undirected(len(nodes), *edges)
+            self._indexed = _index_of(snapshot), Adjacency.undirected(len(nodes), *edges)
 
     def _stored(self, snapshot: Snapshot) -> tuple[list[StoredLink], list[tuple[str, int]]]:
         if self._links is None or self._links[0] != snapshot.links_version:
@@ -350,13 +363,7 @@ def _both_ways(low: NDArray[np.int64], high: NDArray[np.int64], weights: NDArray
     return np.concatenate([low, high]), np.concatenate([high, low]), np.concatenate([weights, weights])
 
 
-def _is_same(old: Snapshot, new: Snapshot) -> bool:
-    """Whether two snapshots have the same records, vectors and links. What did not change is shared between snapshots."""
-    assert old.vectors is not None
-    assert new.vectors is not None
-    return (
-        old.rows is new.rows
-        and old.live is new.live
-        and old.vectors.index is new.vectors.index
-        and (old.links_version, old.meta_version) == (new.links_version, new.meta_version)
-    )
+def _index_of(snapshot: Snapshot) -> tuple[int, str]:
+    """Which index a snapshot searches: its epoch, and its kind, since it is searched exactly until the kernels are there."""
+    view = snapshot.vectors
+    return (0, "") if view is None or view.index is None else (view.epoch, view.index.kind)
