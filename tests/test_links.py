@@ -203,9 +203,8 @@ NAN, INF = float("nan"), float("inf")
 )
 def test_bad_links_are_refused(docs: vecdb.Collection, arguments: dict[str, object], message: str) -> None:
     good = {"source": "a", "target": "b"}
-    with pytest.raises((vecdb.VecdbError, TypeError), match=message) as caught:
+    with pytest.raises(vecdb.VecdbError, match=message):
         docs.link(**{**good, **arguments})  # type: ignore[arg-type]
-    assert isinstance(caught.value, vecdb.VecdbError) or arguments == {"target": 5}
     assert docs.links("a") == []
 
 

@@ -269,9 +269,13 @@ class Collection:
         extractor: a function from a text to the names in it, or the metadata key that lists them. Letter case does not count;
         what more than 64 records name links none of them.
         """
-        entities = Entities(extractor)
-        self._writer.entities = entities
-        return self._links.mention(entities)
+        before, entities = self._writer.entities, Entities(extractor)
+        self._writer.entities = entities  # before the others are read: what is written meanwhile must not be missed
+        try:
+            return self._links.mention(entities)
+        except BaseException:
+            self._writer.entities = before
+            raise
 
     def derive(
         self,

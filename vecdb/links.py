@@ -134,7 +134,10 @@ class Links:
 def link_lines(sources: Any, targets: Any, **columns: Any) -> list[Link]:
     """One Link for each pair of ids, or one for two ids; a column is one value for all, or a list of one for each."""
     is_one = isinstance(sources, str) and isinstance(targets, str)
-    ends = [[given] if isinstance(given, str) else list(given) for given in (sources, targets)]
+    ends = [
+        list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+        for given in (sources, targets)
+    ]
     count = max(map(len, ends))
     ends = [end * count if len(end) == 1 else end for end in ends]
     wide: dict[str, list[Any]] = {}

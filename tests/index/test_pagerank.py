@@ -178,7 +178,7 @@ def test_walks_are_unbiased() -> None:
     estimates = np.stack([dense(fingerprints(graph, walks=5, seed=seed), 30) for seed in range(200)])
     error = np.abs(estimates.mean(axis=0) - exact(graph))
     allowed = 3 * estimates.std(axis=0, ddof=1) / np.sqrt(200)
-    beyond = (error > allowed + 1e-12) & (exact(graph) > 1e-3)  # rarer ones are not normal at 200 draws
+    beyond = (error > allowed + 1e-12) & (exact(graph) > 1e-2)  # fewer visits than 60 are not normal
     assert beyond.mean() < 0.01  # 0.3 % by chance
     assert estimates.sum(axis=2).mean() == pytest.approx(1.0, abs=0.02)
 
@@ -207,8 +207,11 @@ def test_the_error_falls_with_the_root_of_the_walks() -> None:
 
 
 def test_two_rounds_cut_the_error_of_fingerprints_to_a_quarter() -> None:
-    graph = random_graph(6, nodes=400, edges=4000, dangling=0)
-    rows, prints = exact(graph), fingerprints(graph, walks=20)
+    points = np.random.default_rng(6).standard_normal((400, 5))
+    distances = np.linalg.norm(points[:, None] - points, axis=2)
+    nearest = np.argsort(distances, axis=1)[:, 1:11]
+    graph = Adjacency.of(400, np.repeat(np.arange(400), 10), nearest.ravel(), np.ones(4000))
+    rows, prints = exact(graph), fingerprints(graph, walks=10)
     errors = []
     for rounds in range(4):
         found = personalised(graph, np.arange(50), 400, prints=prints, rounds=rounds, threshold=0.0)
