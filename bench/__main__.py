@@ -15,6 +15,7 @@ COMMANDS = {
     "text": "word search in ten languages, loading texts, what synonyms, corrections and snippets cost",
     "million": "100,000 to 1,000,000 vectors: building, memory, opening, queries",
     "select": "hits chosen as a set: top k, MMR, coverage, k-center, DPP, judged by labelled sub-topics",
+    "graph": "links: multi-hop questions, personalised PageRank, node embeddings",
     "robustness": "kill -9, damaged files, several processes",
 }
 

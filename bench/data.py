@@ -140,7 +140,7 @@ def load_corpus(name: str) -> Corpus:
     if name == "synthetic":
         return _synthetic()
     texts, checksum = _read_texts(name)
-    model, vectors = _embedded(name, checksum, texts)
+    model, vectors = embedded(name, checksum, texts)
     return Corpus(name, checksum, model, texts, vectors, _DEBIAN_QUESTIONS)
 
 
@@ -169,7 +169,7 @@ def data_folder() -> Path:
     return Path(os.environ.get("VECDB_DATA") or ROOT.parent / "shared" / "data")
 
 
-def _embedded(name: str, checksum: str, texts: list[str]) -> tuple[str, Vectors]:
+def embedded(name: str, checksum: str, texts: list[str]) -> tuple[str, Vectors]:
     """The default model's name, and its (N, D) vectors, mapped from the cache."""
     from vecdb.embedding.base import DEFAULT_MODEL
 

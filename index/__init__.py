@@ -6,6 +6,8 @@
     opening   open_index: an index back from its settings and arrays
     ordering  the order in which nodes enter a graph; lid: local intrinsic dimensionality, which it may follow
     tuning    tune and recheck: which settings, and which ef, reach a recall with the least work
+    adjacency a weighted graph as arrays, and flow on it; pagerank: PowerWalk; fastrp: node embeddings; nearest_links: the k-NN
+              graph, read off an HNSW graph
     imports   from_hnswlib, from_faiss: their graphs taken over (the one place that reads a file, another library's)
 
 `import vecdb.index` and `vecdb.index.exact` load no compiler; numba comes with the first use of what builds on HnswIndex.

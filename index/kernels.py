@@ -104,7 +104,7 @@ class Graph(NamedTuple):
     top: int  # its level
 
 
-def frame_of(graph):
+def frame_of(graph: Graph) -> np.ndarray:
     """A graph as one array (F,) int64, for kernels that are called for a single query: addresses, shapes and numbers. It
     spares the call some twenty arguments (3 µs). Whoever calls with it keeps the graph's arrays alive.
     """

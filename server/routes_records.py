@@ -18,12 +18,19 @@ from vecdb.server.routes_database import json_answer
 from vecdb.server.schemas import (
     CountBody,
     DeleteBody,
+    DeriveBody,
+    EntitiesBody,
     FacetsBody,
     GetBody,
+    LinkBody,
+    LinksBody,
+    LinksOfBody,
     NeighboursBody,
     ReplaceBody,
     ScanBody,
+    UnlinkBody,
     UpdateBody,
+    VectorBody,
     VectorFormat,
     WriteBody,
     parsed,
@@ -143,6 +150,58 @@ def delete(target: Writing, raw: JsonBody) -> Response:
 def delete_one(target: Writing, id: str) -> Response:
     """Delete one record; deleting what is not there is no error."""
     return json_answer({"deleted": target.open().delete([original(id)])})
+
+
+@router.post("/links", operation_id="link", openapi_extra=takes(LinksBody), responses=gives({"linked": 1}))
+def link(target: Writing, raw: JsonBody) -> Response:
+    """Link records that exist, all or none of the links; one replaces what it cannot stand beside."""
+    return json_answer({"linked": target.open().link(**parsed(LinksBody, raw).columns(target.settings))})
+
+
+@router.post("/links/delete", operation_id="unlink", openapi_extra=takes(UnlinkBody), responses=gives({"deleted": 1}))
+def unlink(target: Writing, raw: JsonBody) -> Response:
+    """Delete the links between pairs of records."""
+    body = parsed(UnlinkBody, raw)
+    sources, targets = [ends[0] for ends in body.ends], [ends[1] for ends in body.ends]
+    return json_answer({"deleted": target.open().unlink(sources, targets, body.kind)})
+
+
+@router.post(
+    "/links/get",
+    operation_id="getLinks",
+    openapi_extra=takes(LinksOfBody),
+    responses=gives({"links": [{**LinkBody.example, "directed": False}]}),
+)
+def links(target: Reading, raw: JsonBody) -> Response:
+    """The links that were put at a record, or at all."""
+    body = parsed(LinksOfBody, raw)
+    return json_answer({"links": [wire.link_to_wire(one) for one in target.open().links(body.id, body.kind)]})
+
+
+@router.post(
+    "/links/entities", operation_id="linkEntities", openapi_extra=takes(EntitiesBody), responses=gives({"mentions": 9})
+)
+def link_entities(target: Writing, raw: JsonBody) -> Response:
+    """Link records that name the same, by a metadata key."""
+    return json_answer({"mentions": target.open().link_entities(parsed(EntitiesBody, raw).extractor)})
+
+
+@router.post("/derive", operation_id="derive", openapi_extra=takes(DeriveBody), responses=gives({"vectors": 1204}))
+def derive(target: Writing, raw: JsonBody) -> Response:
+    """Make a vector for each linked record, by what it is linked to; search them with field=fastrp."""
+    return json_answer({"vectors": target.open().derive(**parsed(DeriveBody, raw).given())})
+
+
+@router.post(
+    "/records/vector",
+    operation_id="getVector",
+    openapi_extra=takes(VectorBody),
+    responses=gives({"vector_base64": None}),
+)
+def vector(target: Reading, raw: JsonBody) -> Response:
+    """The vector of a record in a derived field; null if it has none."""
+    body = parsed(VectorBody, raw)
+    return json_answer(wire.vector_to_wire(target.open().vector(body.id, body.field)))
 
 
 @router.post(

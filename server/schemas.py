@@ -184,6 +184,75 @@ class DeleteBody(Body):
     example: ClassVar[dict[str, Any]] = {"where": {"year": {"$lt": 2000}}}
 
 
+class LinkBody(Body):
+    """One link between two records."""
+
+    source: str
+    target: str
+    kind: str = "link"
+    weight: float = 1.0
+    directed: bool = False
+
+    example: ClassVar[dict[str, Any]] = {"source": "p1", "target": "p2", "kind": "cites", "weight": 1.0}
+
+
+class LinksBody(Body):
+    """Links for one transaction: all of them are written, or none."""
+
+    links: Annotated[list[LinkBody], _StopAtFirst()]
+
+    example: ClassVar[dict[str, Any]] = {"links": [LinkBody.example]}
+
+    def columns(self, settings: Settings) -> dict[str, Any]:
+        """Arguments of Collection.link."""
+        _at_most("links", len(self.links), settings.max_records, "VECDB_MAX_RECORDS", InvalidInput)
+        return {name: [getattr(link, name) for link in self.links] for name in LinkBody.model_fields}
+
+
+class UnlinkBody(Body):
+    """Pairs of ids, source and target, whose links of one kind (or all) are to go."""
+
+    ends: Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]], _StopAtFirst()]
+    kind: str | None = None
+
+    example: ClassVar[dict[str, Any]] = {"ends": [["p1", "p2"]], "kind": "cites"}
+
+
+class LinksOfBody(Body):
+    id: str | None = None
+    kind: str | None = None
+
+    example: ClassVar[dict[str, Any]] = {"id": "p1"}
+
+
+class EntitiesBody(Body):
+    """The metadata key that lists the entities that a record names."""
+
+    extractor: str
+
+    example: ClassVar[dict[str, Any]] = {"extractor": "entities"}
+
+
+class DeriveBody(Body):
+    """Make vectors of links."""
+
+    field: str = "fastrp"
+    kinds: list[str] | dict[str, float] | None = None
+    dimension: int = 128
+    weights: list[float] = Field(default_factory=lambda: [0.0, 0.0, 1.0, 4.0])
+    degree_exponent: float = -0.5
+    seed: int = 0
+
+    example: ClassVar[dict[str, Any]] = {"field": "fastrp", "kinds": ["cites"], "dimension": 64}
+
+
+class VectorBody(Body):
+    id: str
+    field: str = "fastrp"
+
+    example: ClassVar[dict[str, Any]] = {"id": "p1", "field": "fastrp"}
+
+
 class CountBody(Body):
     where: dict[str, Any] | None = None
 
@@ -240,6 +309,19 @@ class SnippetBody(Body):
     html: bool = Field(default=False, description="escape the text, and mark with <mark>")
 
 
+class GraphBody(Body):
+    """How links change the answer; beta is their share of the score."""
+
+    beta: float = 0.3
+    hops: int = 2
+    seeds: int = 10
+    kinds: list[str] | dict[str, float] | None = None
+    restart: float = 0.15
+    damping: float = 0.5
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+
+
 class SearchOptions(Body):
     """How to search; what is not given takes the library's default."""
 
@@ -258,6 +340,8 @@ class SearchOptions(Body):
     offset: int = 0
     cursor: str | None = None
     candidates: int | None = None
+    graph: GraphBody | None = None
+    field: str = "vector"
     vectors: bool = False
     synonyms: SynonymsBody | None = None
     fuzzy: bool = False
@@ -274,6 +358,8 @@ class SearchOptions(Body):
             _at_most(name, getattr(self, name) or 0, settings.max_candidates, "VECDB_MAX_CANDIDATES")
         options = {name: getattr(self, name) for name in self.model_fields_set & SearchOptions.model_fields.keys()}
         options.pop("vector_format", None)
+        if self.graph is not None:
+            options["graph"] = self.graph.given()
         if isinstance(self.fusion, FusionBody):
             options["fusion"] = wire.fusion_from_wire(self.fusion.given())
         if isinstance(self.select, SelectBody):

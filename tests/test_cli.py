@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import re
@@ -326,6 +327,26 @@ def test_exported_vectors_stay_with_their_model(run: Command, tmp_path: Path, pa
     done = run("import", str(target), "--db", str(tmp_path / "copy.vecdb"))
     assert (done.code, "'my-model' do not fit collection 'documents'" in done.err) == (1, True)
     assert run("import", str(target), "--db", str(tmp_path / "given.vecdb"), "--embed", "none").code == 0
+
+
+def test_links_are_put_printed_and_read_back(filled: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    whales, bees = "whales.txt#1", "bees.md#1"
+    assert filled("link", whales, bees, "--kind", "beside", "--weight", "2", "--directed").lines == [{"linked": 1}]
+    printed = filled("links", whales)
+    assert printed.lines == [{"source": whales, "target": bees, "kind": "beside", "weight": 2.0, "directed": True}]
+    assert "beside" in filled("links", "--plain").out
+    assert filled("unlink", whales, bees, "--kind", "other").lines == [{"deleted": 0}]
+    assert filled("unlink", whales, bees).lines == [{"deleted": 1}]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(printed.out.encode())))
+    assert filled("link", "-").lines == [{"linked": 1}]
+    assert filled("links").out == printed.out
+    for broken in ('{"source": "x"}', '{"source": "x", "target": "y", "no": 1}', "[]"):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(broken.encode())))
+        failed = filled("link", "-")
+        assert failed.code == 1
+        assert "line" in failed.err or "link 1" in failed.err
+    assert filled("link", whales).code == 2
+    assert filled("link", whales, "nobody").code == 1
 
 
 def test_export_to_standard_output_is_json_lines(filled: Command) -> None:

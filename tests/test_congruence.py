@@ -543,6 +543,43 @@ def embedding_in_the_service(db: Any) -> Any:
     ]
 
 
+def links_and_the_graph(db: Any) -> Any:
+    docs = filled(db)
+    v = [0.3, -0.2, 0.9, 0.1]
+    return [
+        docs.link("d0", "d5", "cites", 2.0),
+        docs.link(["d1", "d2"], ["d3", "d4"], directed=True),
+        docs.link("d0", ["d1", "d2"], ["x", "y"], [1, 2.5], directed=[True, False]),
+        docs.links("d0"),
+        docs.links("d1", "link"),
+        docs.link_entities("tags"),
+        docs.search(v, k=6, graph=vecdb.GraphOptions()),
+        docs.search("wing", vector=v, k=6, candidates=2, graph={"beta": 0.7, "kinds": {"cites": 2.0, "entity": 1}}),
+        docs.search([v, v], k=3, graph=vecdb.GraphOptions(beta=0.0, hops=3, seeds=4, restart=0.2, damping=0.0)),
+        docs.why_not("d5", v, k=1, graph={"beta": 0.2}),
+        refusal(lambda: docs.search(v, field="fastrp")),
+        docs.derive(kinds=["cites", "link", "x"], dimension=4),
+        docs.vector("d0"),
+        docs.vector("nobody"),
+        docs.search(vector=[1, 0, 0, 1], field="fastrp", k=3),
+        refusal(lambda: docs.search(v[:3], field="fastrp")),
+        refusal(lambda: docs.derive("other")),
+        refusal(lambda: docs.derive(degree_exponent=1.0)),
+        docs.unlink("d5", "d0"),
+        docs.unlink(["d1", "nobody"], ["d3", "d0"], "link"),
+        docs.links("d0"),
+        refusal(lambda: docs.link("d0", "d0")),
+        refusal(lambda: docs.link(["d0", "d1"], ["d1", "nobody"])),
+        refusal(lambda: docs.link(["d0", "d1"], ["d1", "d2"], weight=[1, -1])),
+        refusal(lambda: docs.link("d0", "d1", weight=float("nan"))),
+        refusal(lambda: docs.link("d0", "d1", "semantic")),
+        refusal(lambda: docs.links("nobody")),
+        refusal(lambda: docs.search("wing", graph={"beta": 2})),
+        refusal(lambda: docs.search("wing", graph={"kinds": ["unheard of"]})),
+        refusal(lambda: docs.search("wing", graph={"no": 1})),
+    ]
+
+
 def frames(db: Any) -> Any:
     docs = db.collection("docs")
     got = []
@@ -572,6 +609,7 @@ SCENARIOS = [
     a_dropped_collection,
     progress_of_writes,
     embedding_in_the_service,
+    links_and_the_graph,
     frames,
 ]
 

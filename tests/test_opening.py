@@ -545,13 +545,13 @@ def test_a_file_of_an_earlier_version_is_read_whole(tmp_path: Path, version: int
     if version == VERSION:
         before = fingerprint(path)
         with vecdb.open(path, read_only=True) as db:
-            assert_is_as_written(db)
+            assert_is_as_written(db, version)
         assert fingerprint(path) == before
     with vecdb.open(path, background=False) as db:
-        assert_is_as_written(db)
+        assert_is_as_written(db, version)
         notes = db.collection("notes")
         notes.optimize()
-        assert_is_as_written(db)
+        assert_is_as_written(db, version)
         notes.upsert([{"id": "n5", "text": "now about dogs"}, {"id": "new", "text": "one more"}])
         assert notes.search("dogs").ids == ["n5"]
         assert db.check() == []
@@ -560,7 +560,7 @@ def test_a_file_of_an_earlier_version_is_read_whole(tmp_path: Path, version: int
         raw.close()
 
 
-def assert_is_as_written(db: vecdb.Database) -> None:
+def assert_is_as_written(db: vecdb.Database, version: int) -> None:
     assert db.collections() == ["empty", "notes", "unit", "文档 / odd name"]
     assert db.check() == []
     notes = db.collection("notes")
@@ -576,6 +576,8 @@ def assert_is_as_written(db: vecdb.Database) -> None:
     assert notes.get("n3") is None
     assert notes.get("keeps").expires == datetime(2999, 1, 1, tzinfo=UTC).timestamp()  # type: ignore[union-attr]
     assert notes.sources() == {"book": "f1"}
+    links = [vecdb.Link("n5", "n6", "cites", 1.0), vecdb.Link("n5", "n7", "cites", 2.5, True)]
+    assert notes.links() == (links if version >= 3 else [])
     assert [record.id for record in notes.neighbours("book", 1, 2)] == ["c1", "c2"]
     assert notes.search(seventh.vector, k=1).ids == ["n7"]
     assert notes.search(seventh.vector, k=1, where={"tags": {"$contains": "b"}})[0].metadata["tags"] == ["a", "b"]

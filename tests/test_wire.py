@@ -62,7 +62,14 @@ HITS = st.builds(
             snippet=st.none() | TEXT,
             seq=st.none() | st.integers(0, 9),
             trace=st.lists(
-                st.builds(TraceStep, stage=TEXT, rank=st.none() | st.integers(1, 9), score=st.none() | FINITE)
+                st.builds(
+                    TraceStep,
+                    stage=TEXT,
+                    rank=st.none() | st.integers(1, 9),
+                    score=st.none() | FINITE,
+                    detail=st.none()
+                    | st.dictionaries(TEXT, FINITE | st.lists(st.dictionaries(TEXT, TEXT), max_size=2)),
+                )
             ).map(tuple),
         ),
         max_size=2,

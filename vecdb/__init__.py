@@ -36,6 +36,7 @@ from vecdb.errors import (
     VecdbError,
 )
 from vecdb.index.base import HnswConfig
+from vecdb.query.graph_options import GraphOptions
 from vecdb.query.snippets import SnippetOptions
 from vecdb.types import (
     Answer,
@@ -43,6 +44,7 @@ from vecdb.types import (
     Context,
     Hit,
     Hits,
+    Link,
     Page,
     Passage,
     Plan,
@@ -87,6 +89,7 @@ __all__ = [
     "DiskFull",
     "DuplicateId",
     "Hit",
+    "GraphOptions",
     "Hits",
     "HnswConfig",
     "InvalidFilter",
@@ -94,6 +97,7 @@ __all__ = [
     "InvalidQuery",
     "InvalidRecord",
     "InvalidVector",
+    "Link",
     "MissingExtra",
     "ModelMismatch",
     "ModelUnavailable",

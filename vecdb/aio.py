@@ -22,13 +22,28 @@ from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import DatabaseClosed
 from vecdb.index.base import HnswConfig
 from vecdb.query.request import SearchKeywords
-from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Mode, Page, Plan, Record, WhyNot, WriteResult
+from vecdb.types import (
+    CollectionStats,
+    Context,
+    Filter,
+    Hits,
+    Link,
+    Metric,
+    Mode,
+    Page,
+    Plan,
+    Record,
+    Vector,
+    WhyNot,
+    WriteResult,
+)
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
     from vecdb.database import Database
     from vecdb.embedding import EmbedSpec
     from vecdb.evaluation import Comparison, Evaluation, GateResult
+    from vecdb.links import Extractor
     from vecdb.recall import RecallReport
     from vecdb.storage import Durability
     from vecdb.tuning import CollectionTuning
@@ -290,6 +305,53 @@ class AsyncCollection:
     async def delete(self, ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
         """How many records were deleted: those with these ids, or those that a filter matches."""
         return await self._run(lambda: self._collection.delete(ids, where=where))
+
+    # -- links
+
+    async def link(
+        self,
+        source: str | Sequence[str],
+        target: str | Sequence[str],
+        kind: str | Sequence[str] = "link",
+        weight: float | Sequence[float] = 1.0,
+        *,
+        directed: bool | Sequence[bool] = False,
+    ) -> int:
+        """As Collection.link: link records that exist; how many links were written."""
+        return await self._run(lambda: self._collection.link(source, target, kind, weight, directed=directed))
+
+    async def unlink(self, source: str | Sequence[str], target: str | Sequence[str], kind: str | None = None) -> int:
+        """As Collection.unlink: how many links were deleted."""
+        return await self._run(lambda: self._collection.unlink(source, target, kind))
+
+    async def links(self, id: str | None = None, kind: str | None = None) -> list[Link]:
+        """The links that were put at a record, either end (None: at all)."""
+        return await self._run(lambda: self._collection.links(id, kind))
+
+    async def link_entities(self, extractor: Extractor) -> int:
+        """As Collection.link_entities: link records that name the same; how many entities are named in all."""
+        return await self._run(lambda: self._collection.link_entities(extractor))
+
+    async def derive(
+        self,
+        field: str = "fastrp",
+        *,
+        kinds: Sequence[str] | Mapping[str, float] | None = None,
+        dimension: int = 128,
+        weights: Sequence[float] = (0.0, 0.0, 1.0, 4.0),
+        degree_exponent: float = -0.5,
+        seed: int = 0,
+    ) -> int:
+        """As Collection.derive: make vectors of links; how many records have one."""
+        return await self._run(
+            lambda: self._collection.derive(
+                field, kinds=kinds, dimension=dimension, weights=weights, degree_exponent=degree_exponent, seed=seed
+            )
+        )
+
+    async def vector(self, id: str, field: str = "fastrp") -> Vector | None:
+        """The vector of a record in a derived field."""
+        return await self._run(lambda: self._collection.vector(id, field))
 
     # -- reading
 

@@ -20,14 +20,18 @@ from numpy.typing import ArrayLike
 
 from vecdb.config import CollectionConfig
 from vecdb.definition import Definition
+from vecdb.derived import FASTRP, NodeVectors, check_field
 from vecdb.embedding.base import Embedder
 from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector
 from vecdb.filters import parse
 from vecdb.index_files import IndexFiles
+from vecdb.links import Entities, Extractor, Links
 from vecdb.memory import Memory, Part
 from vecdb.metadata import decode
+from vecdb.overlay import Overlays
 from vecdb.query.engine import Engine
-from vecdb.query.request import Query, SearchKeywords, SearchOptions, continued
+from vecdb.query.graph import GraphStage
+from vecdb.query.request import VECTOR_FIELD, Query, SearchKeywords, SearchOptions, continued
 from vecdb.query.retrieval import Retrieval
 from vecdb.query.why_not import explain_absence
 from vecdb.records import batches
@@ -38,11 +42,13 @@ from vecdb.types import (
     Context,
     Filter,
     Hits,
+    Link,
     Metric,
     Mode,
     Page,
     Plan,
     Record,
+    Vector,
     WhyNot,
     WriteResult,
 )
@@ -69,10 +75,16 @@ class Collection:
         self._tables = Tables(definition.number, config.text)
         self._files = IndexFiles(store, folder, definition.number)
         self._memory = Memory(store, self._tables, self._files, config.metric, config.text)
-        self._indexing = Indexing(store, self._memory, self._files, definition, folder)
+        overlays = Overlays(store, self._tables, self._memory)
+        self._indexing = Indexing(store, self._memory, self._files, definition, folder, overlays)
         self._writer = Writer(store, self._tables, definition)
-        retrieval = Retrieval(store, self._tables, self._memory, definition, self._wish)
-        self._engine = Engine(store, self._tables, definition, retrieval)
+        self._links = Links(store, self._tables, definition)
+        node_files = IndexFiles(store, folder, definition.number, FASTRP)
+        self._nodes = NodeVectors(store, self._tables, node_files, definition, overlays, self._indexing)
+        retrieval = Retrieval(store, self._tables, self._memory, definition, self._wish, self._nodes)
+        nudge = partial(upkeep.nudge, self._indexing)
+        graph = GraphStage(store, self._tables, self._memory, overlays, nudge, waits=not upkeep.enabled)
+        self._engine = Engine(store, self._tables, definition, retrieval, graph)
 
     def __repr__(self) -> str:
         dimension = self.dimension or "?"
@@ -219,6 +231,81 @@ class Collection:
         self._wrote()
         return deleted
 
+    # -- links
+
+    def link(
+        self,
+        source: str | Sequence[str],
+        target: str | Sequence[str],
+        kind: str | Sequence[str] = "link",
+        weight: float | Sequence[float] = 1.0,
+        *,
+        directed: bool | Sequence[bool] = False,
+    ) -> int:
+        """Link records that exist, for searches with `graph=` to follow; returns how many links were written. All or nothing.
+
+        Lists make several links, one for each place; what is given once counts for all of them. Of one kind, two records have
+        one undirected link, or one each way; a new one replaces what it cannot stand beside. A link goes with its records, and
+        stays when their text changes.
+
+        Raises RecordNotFound; InvalidInput (`.position`) for a link to itself, a weight that is not finite and above 0, or a
+        kind that vecdb derives by itself ("semantic", "sequence", "entity").
+        """
+        return self._links.put(source, target, kind, weight, directed)
+
+    def unlink(self, source: str | Sequence[str], target: str | Sequence[str], kind: str | None = None) -> int:
+        """Delete the links from source to target, undirected ones in either order, of one kind (None: of all); returns how
+        many. Links and records that are not there are passed over.
+        """
+        return self._links.remove(source, target, kind)
+
+    def links(self, id: str | None = None, kind: str | None = None) -> list[Link]:
+        """The links that were put at a record, either end (None: at all), by source, target and kind. Raises RecordNotFound."""
+        return self._links.of(id, kind)
+
+    def link_entities(self, extractor: Extractor) -> int:
+        """Link records that name the same, for searches with `graph=`: those that are there now and, through this handle, those
+        written from now on. Returns how many entities are named in all.
+
+        extractor: a function from a text to the names in it, or the metadata key that lists them. Letter case does not count;
+        what more than 64 records name links none of them.
+        """
+        before, entities = self._writer.entities, Entities(extractor)
+        self._writer.entities = entities  # before the others are read: what is written meanwhile must not be missed
+        try:
+            return self._links.mention(entities)
+        except BaseException:
+            self._writer.entities = before
+            raise
+
+    def derive(
+        self,
+        field: str = FASTRP,
+        *,
+        kinds: Sequence[str] | Mapping[str, float] | None = None,
+        dimension: int = 128,
+        weights: Sequence[float] = (0.0, 0.0, 1.0, 4.0),
+        degree_exponent: float = -0.5,
+        seed: int = 0,
+    ) -> int:
+        """Make a vector for each record that has links, by what it is linked to over several hops (FastRP); returns how many
+        have one. Search them with `field="fastrp"`: records whose surroundings are alike come first.
+
+        kinds: of the links that count, or a factor for each; None: all. weights: of one hop, two hops, …. degree_exponent: from
+        -1 to 0, how much records that many links lead to are held back. Called again, everything is looked at again, and
+        vectors of before are not comparable with those from then on. Raises InvalidQuery, InvalidInput, ReadOnly.
+        """
+        from vecdb.index.fastrp import FastRPConfig
+
+        check_field(field)
+        config = FastRPConfig(dimension, tuple(map(float, weights)), degree_exponent, seed=seed)
+        return self._nodes.derive(config, kinds)
+
+    def vector(self, id: str, field: str = FASTRP) -> Vector | None:
+        """The vector of a record in a derived field; None if it has none, or is not there."""
+        check_field(field)
+        return self._nodes.vector_of(id)
+
     # -- reading
 
     @overload
@@ -344,11 +431,14 @@ class Collection:
         It is off unless asked for: an answer to another word than the one given should be somebody's wish, and that nothing
         was found is an answer too. snippets: True, or a vecdb.SnippetOptions: each hit's `snippet` is the part of its text with
         most of the query's words, marked.
+        graph: GraphOptions, or a dict of them: candidates that the best ones are linked to come up, and records that are not
+        candidates come in; the trace tells by which path. Links are what `link` and `link_entities` put, the order of chunks,
+        and nearness of vectors. field="fastrp": the query vector is one of the field that `derive` made (see `vector`).
 
         Scores: cosine similarity, inner product, or negated Euclidean distance by vector; BM25 by words; else the last stage's.
         """
         wanted = _options(options)
-        queries, is_batch = self._queries(query, vector, model)
+        queries, is_batch = self._queries(query, vector, model, wanted.field)
         if cursor is not None:
             if is_batch:
                 raise InvalidQuery("a cursor continues one query; search them one at a time")
@@ -367,7 +457,7 @@ class Collection:
         **options: Unpack[SearchKeywords],
     ) -> WhyNot:
         """Why the record is not among the hits of this search (options as for `search`), and what would bring it in."""
-        queries, is_batch = self._queries(query, vector, model)
+        queries, is_batch = self._queries(query, vector, model, options.get("field", VECTOR_FIELD))
         if is_batch:
             raise InvalidQuery("why_not explains one query; ask for them one at a time")
         return explain_absence(self._engine, self._store, self._tables, id, queries[0], _options(options))
@@ -606,7 +696,9 @@ class Collection:
         else:
             self._indexing.wanted.add(part)
 
-    def _queries(self, query: Any, vector: Any, model: str | None) -> tuple[list[Query], bool]:
+    def _queries(
+        self, query: Any, vector: Any, model: str | None, field: str = VECTOR_FIELD
+    ) -> tuple[list[Query], bool]:
         """The queries of a search, vectors checked and prepared; and whether it is a batch."""
         texts: list[str | None] | None = None
         if isinstance(query, str):
@@ -622,7 +714,7 @@ class Collection:
         if vector is None:
             return [Query(text) for text in texts or ()], is_batch
         self._definition.check_model(model)
-        matrix, is_batch = self._query_matrix(vector, is_batch if texts is not None else None)
+        matrix, is_batch = self._query_matrix(vector, is_batch if texts is not None else None, field)
         if texts is None:
             texts = [None] * len(matrix)
         if len(texts) != len(matrix):
@@ -631,7 +723,7 @@ class Collection:
             )
         return [Query(text, row) for text, row in zip(texts, matrix)], is_batch
 
-    def _query_matrix(self, vector: Any, is_batch: bool | None) -> tuple[Matrix, bool]:
+    def _query_matrix(self, vector: Any, is_batch: bool | None, field: str) -> tuple[Matrix, bool]:
         try:
             dimensions = np.ndim(vector)
         except ValueError:  # rows of unequal length
@@ -643,10 +735,12 @@ class Collection:
             raise InvalidQuery("the batch of queries is empty; give at least one")
         if not matrix.shape[1]:
             raise InvalidVector("the query vector is empty")
-        config = self.config
+        dimension, metric = self.config.dimension, self.metric
+        if field != VECTOR_FIELD:
+            dimension, metric = self._nodes.dimension(), "cosine"
         name = "the query".format if len(matrix) == 1 else "query {}".format
         return (
-            prepared(matrix, dimension=config.dimension, metric=config.metric, collection=self.name, name=name),
+            prepared(matrix, dimension=dimension, metric=metric, collection=self.name, name=name),
             bool(is_batch),
         )
 

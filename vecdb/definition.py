@@ -91,6 +91,15 @@ class Definition:
             self._save(db, config)
         return config
 
+    def derived(self, db: apsw.Connection) -> dict[str, Any]:
+        """How each derived field is made."""
+        found = db.execute("SELECT derived FROM collections WHERE id = ?", (self.number,)).get
+        return {} if found is None else dict(orjson.loads(found))
+
+    def keep_derived(self, db: apsw.Connection, field: str, settings: Any) -> None:
+        saved = orjson.dumps({**self.derived(db), field: settings}).decode()
+        db.execute("UPDATE collections SET derived = ? WHERE id = ?", (saved, self.number))
+
     @property
     def embeds(self) -> bool:
         """Whether texts are embedded here (the model may still turn out to be unavailable)."""

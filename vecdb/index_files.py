@@ -23,7 +23,6 @@ from vecdb.segments import open_segment, write_segment
 from vecdb.storage import Store, files_translated
 
 _log = logging.getLogger("vecdb")
-_FIELD = "vector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +40,17 @@ class SavedIndex:
 
 
 class IndexFiles:
-    """folder is None for a database in memory, which keeps no index files."""
+    """folder is None for a database in memory, which keeps no index files. field: whose vectors."""
 
-    def __init__(self, store: Store, folder: Path | None, collection: int) -> None:
+    def __init__(self, store: Store, folder: Path | None, collection: int, field: str = "vector") -> None:
+        self._field = field
         self._store = store
         self._folder = folder
         self._collection = collection
 
     def newest_epoch(self, db: apsw.Connection) -> int:
         sql = "SELECT max(epoch) FROM segments WHERE collection = ? AND field = ?"
-        return int(db.execute(sql, (self._collection, _FIELD)).get or 0)
+        return int(db.execute(sql, (self._collection, self._field)).get or 0)
 
     def bytes(self, db: apsw.Connection) -> int:
         sql = "SELECT coalesce(sum(bytes), 0) FROM segments WHERE collection = ?"
@@ -61,7 +61,7 @@ class IndexFiles:
         sql = (
             "SELECT epoch, file, checksum FROM segments WHERE collection = ? AND field = ? ORDER BY epoch DESC LIMIT 1"
         )
-        found = db.execute(sql, (self._collection, _FIELD)).fetchone()
+        found = db.execute(sql, (self._collection, self._field)).fetchone()
         if found is None or self._folder is None:
             return None
         epoch, file, checksum = found
@@ -91,7 +91,7 @@ class IndexFiles:
             with self._store.write() as db:
                 epoch = self._register(db, upto_seq, "", 0, 0)
             return SavedIndex(epoch, last_row, rows, settings, arrays)
-        path = self._folder / f"{self._collection}-{_FIELD}-{secrets.token_hex(8)}.seg"
+        path = self._folder / f"{self._collection}-{self._field}-{secrets.token_hex(8)}.seg"
         with self._store.kept_open(), files_translated(path):
             durable.make_folder(self._folder)
             try:
@@ -130,9 +130,9 @@ class IndexFiles:
         if not db.execute("SELECT count(*) FROM collections WHERE id = ?", (self._collection,)).get:
             raise CollectionNotFound("the collection was dropped while its index was built")
         epoch = 1 + self.newest_epoch(db)
-        db.execute("DELETE FROM segments WHERE collection = ? AND field = ?", (self._collection, _FIELD))
+        db.execute("DELETE FROM segments WHERE collection = ? AND field = ?", (self._collection, self._field))
         db.execute(
             "INSERT INTO segments (collection, field, epoch, upto_seq, file, checksum, bytes) VALUES (?,?,?,?,?,?,?)",
-            (self._collection, _FIELD, epoch, upto_seq, file, checksum, size),
+            (self._collection, self._field, epoch, upto_seq, file, checksum, size),
         )
         return epoch

@@ -54,6 +54,8 @@ class Snapshot:
     expires: Floats = field(default_factory=lambda: np.zeros(0))
     all_live: bool = True
     next_expiry: float = np.inf
+    links_version: int = 0  # how often links or mentions were seen to change
+    meta_version: int = 0  # and parent, seq or metadata of records that kept their rows
     attributes: Attributes | None = None
     words: Postings | None = None
     vectors: VectorView | None = None
@@ -131,7 +133,7 @@ class Memory:
         seq = self._tables.last_seq(db)
         if old.seq >= 0 and old.seq < self._oldest_seq(db) - 1:  # the log no longer reaches back to what we know
             parts = [*parts, *(p for p in ("attributes", "words", "vectors") if getattr(old, p) is not None)]
-            old = Snapshot(seq=-1)
+            old = Snapshot(seq=-1, links_version=old.links_version + 1, meta_version=old.meta_version + 1)
         if old.seq < 0:
             changes = [Change("add", 1, _EVERY_ROW)]
         else:
@@ -176,6 +178,8 @@ class Memory:
             expires=expires,
             all_live=bool(live.all()),
             next_expiry=float(expires[live].min(initial=np.inf)),
+            links_version=old.links_version + any(change.op == "links" for change in changes),
+            meta_version=old.meta_version + (len(meta) > 0),
         )
         return self._parts_followed(db, snapshot, count, meta)
 

@@ -55,7 +55,28 @@ def m002_tuning(db: apsw.Connection) -> None:
     db.execute("ALTER TABLE collections ADD COLUMN tuning TEXT")  # JSON, CollectionTuning; NULL: never tuned
 
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_first_schema, m002_tuning)
+def m003_links(db: apsw.Connection) -> None:
+    """Links between records, and the entities that their texts name; fields that are derived from links."""
+    for (number,) in db.execute("SELECT id FROM collections").fetchall():
+        db.execute(
+            f"""
+            CREATE TABLE links_{number} (
+                source INTEGER NOT NULL, target INTEGER NOT NULL, kind TEXT NOT NULL, weight REAL NOT NULL,
+                directed INTEGER NOT NULL, PRIMARY KEY (source, target, kind)
+            ) WITHOUT ROWID;
+            CREATE INDEX links_{number}_target ON links_{number} (target);
+            CREATE TABLE mentions_{number} (
+                entity TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (entity, row)
+            ) WITHOUT ROWID;
+            CREATE INDEX mentions_{number}_row ON mentions_{number} (row);
+            """
+        )
+    db.execute(
+        "ALTER TABLE collections ADD COLUMN derived TEXT"
+    )  # JSON: field -> how it is derived; NULL: there is none
+
+
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_first_schema, m002_tuning, m003_links)
 VERSION = len(MIGRATIONS)
 
 

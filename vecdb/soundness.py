@@ -32,6 +32,10 @@ def _check_tables(db: apsw.Connection, tables: Tables, config: CollectionConfig)
     ).get
     if orphans:
         problems.append(f"{orphans} vectors belong to no record")
+    for table, end in ((tables.links, "source"), (tables.links, "target"), (tables.mentions, "row")):
+        loose = db.execute(f"SELECT count(*) FROM {table} WHERE {end} NOT IN (SELECT row FROM {tables.records})").get
+        if loose:
+            problems.append(f"{loose} lines of {table} name a {end} that is no record")
     if config.dimension is not None:
         odd = db.execute(
             f"SELECT count(*) FROM {tables.vectors} WHERE length(vector) <> ?", (4 * config.dimension,)

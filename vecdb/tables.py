@@ -8,6 +8,8 @@ index, the graph) only ever sees rows come and go.
     vectors_7   row, vector: little-endian float32, as sqlite-vec reads it
     fields_7    row, and the texts of the metadata keys that are searched; only where there are such (see TextConfig.fields)
     words_7     FTS5 over texts_7, a view of the records that have text; it keeps no second copy of them
+    links_7     source, target (rows), kind, weight, directed; of one kind, two records have one undirected, or one each way
+    mentions_7  entity, row: what the texts name
 """
 
 from __future__ import annotations
@@ -52,11 +54,23 @@ _COLUMNS = ", ".join(StoredRecord._fields)
 
 
 class Change(NamedTuple):
-    """A range of rows, first and last included. op: 'add', 'delete' or 'meta'; 'drop' when the collection itself went."""
+    """A range of rows, first and last included. op: 'add', 'delete' or 'meta'; 'drop' when the collection itself went; 'links'
+    (of no rows) when links or mentions changed.
+    """
 
     op: str
     first: int
     last: int
+
+
+class StoredLink(NamedTuple):
+    """One line of links_N: two rows."""
+
+    source: int
+    target: int
+    kind: str
+    weight: float
+    directed: bool
 
 
 class Tables:
@@ -74,6 +88,8 @@ class Tables:
         self.vectors = f"vectors_{self.collection}"
         self.words = f"words_{self.collection}"
         self.texts_view = f"texts_{self.collection}"
+        self.links = f"links_{self.collection}"
+        self.mentions = f"mentions_{self.collection}"
 
     # -- schema
 
@@ -88,6 +104,15 @@ class Tables:
             CREATE INDEX {self.records}_expires ON {self.records} (expires) WHERE expires IS NOT NULL;
             CREATE INDEX {self.records}_hash ON {self.records} (hash) WHERE hash IS NOT NULL;
             CREATE TABLE {self.vectors} (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+            CREATE TABLE {self.links} (
+                source INTEGER NOT NULL, target INTEGER NOT NULL, kind TEXT NOT NULL, weight REAL NOT NULL,
+                directed INTEGER NOT NULL, PRIMARY KEY (source, target, kind)
+            ) WITHOUT ROWID;
+            CREATE INDEX {self.links}_target ON {self.links} (target);
+            CREATE TABLE {self.mentions} (
+                entity TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (entity, row)
+            ) WITHOUT ROWID;
+            CREATE INDEX {self.mentions}_row ON {self.mentions} (row);
             """
         )
         if self._keys:
@@ -115,6 +140,7 @@ class Tables:
     def drop(self, db: apsw.Connection) -> None:
         db.execute(f"DROP TABLE {self.words}; DROP VIEW {self.texts_view}; DROP TABLE IF EXISTS {self.searched}")
         db.execute(f"DROP TABLE {self.vectors}; DROP TABLE {self.records}")
+        db.execute(f"DROP TABLE {self.links}; DROP TABLE {self.mentions}")
         for table in ("changes", "segments", "sources"):
             db.execute(f"DELETE FROM {table} WHERE collection = ?", (self.collection,))
         self._log(db, [Change("drop", 0, 0)])  # also keeps the log's last number from going back
@@ -155,7 +181,8 @@ class Tables:
         )
         self._log(db, _ranges("meta", [r.row for r in records]))
 
-    def delete(self, db: apsw.Connection, rows: Sequence[int]) -> None:
+    def delete(self, db: apsw.Connection, rows: Sequence[int], *, keep_links: bool = False) -> None:
+        """keep_links: leave links and mentions be, because the records get new rows now (see `move_links`)."""
         if not rows:
             return
         listed = (orjson.dumps(list(rows)).decode(),)
@@ -168,7 +195,62 @@ class Tables:
             db.execute(f"DELETE FROM {self.searched} WHERE row {_LISTED}", listed)
         db.execute(f"DELETE FROM {self.vectors} WHERE row {_LISTED}", listed)
         db.execute(f"DELETE FROM {self.records} WHERE row {_LISTED}", listed)
-        self._log(db, _ranges("delete", rows))
+        changes = _ranges("delete", rows)
+        ends = [] if keep_links else self._link_ends
+        if sum(self._changed(db, f"DELETE FROM {table} WHERE {end} {_LISTED}", listed) for table, end in ends):
+            changes.append(_LINKS_CHANGED)
+        self._log(db, changes)
+
+    def move_links(self, db: apsw.Connection, moves: Sequence[tuple[int, int]]) -> None:
+        """Give the links and mentions of each record its new row. moves: (old row, new row)."""
+        before = db.total_changes()
+        for table, end in self._link_ends:
+            db.executemany(f"UPDATE {table} SET {end} = ? WHERE {end} = ?", ((new, old) for old, new in moves))
+        if db.total_changes() > before:
+            self._log(db, [_LINKS_CHANGED])
+
+    def put_links(self, db: apsw.Connection, links: Iterable[StoredLink]) -> None:
+        """Add links, in this order. One replaces whatever link of its kind and records it cannot stand beside."""
+        db.executemany(
+            f"DELETE FROM {self.links} WHERE source = ? AND target = ? AND kind = ? AND directed <= ?;"
+            f"REPLACE INTO {self.links} (source, target, kind, weight, directed) VALUES (?,?,?,?,?)",
+            ((link.target, link.source, link.kind, not link.directed, *link) for link in links),
+        )
+        self._log(db, [_LINKS_CHANGED])
+
+    def remove_links(self, db: apsw.Connection, ends: Iterable[tuple[int, int]], kind: str | None) -> int:
+        """Delete the links from one row to another, undirected ones in either order, of one kind or all. Returns how many."""
+        of_kind, bound = ("", ()) if kind is None else ("AND kind = ?", (kind,))
+        sql = f"DELETE FROM {self.links} WHERE source = ? AND target = ? AND directed <= ? {of_kind}"
+        removed = 0
+        for source, target in ends:
+            removed += self._changed(db, sql, (source, target, True, *bound))
+            removed += self._changed(db, sql, (target, source, False, *bound))
+        if removed:
+            self._log(db, [_LINKS_CHANGED])
+        return removed
+
+    def put_mentions(self, db: apsw.Connection, mentions: Iterable[tuple[str, int]]) -> None:
+        """Note which entity is named in which row."""
+        before = db.total_changes()
+        db.executemany(f"INSERT OR IGNORE INTO {self.mentions} (entity, row) VALUES (?,?)", mentions)
+        if db.total_changes() > before:
+            self._log(db, [_LINKS_CHANGED])
+
+    def forget_mentions(self, db: apsw.Connection, rows: Sequence[int]) -> None:
+        if self._changed(db, f"DELETE FROM {self.mentions} WHERE row {_LISTED}", (orjson.dumps(list(rows)).decode(),)):
+            self._log(db, [_LINKS_CHANGED])
+
+    @property
+    def _link_ends(self) -> list[tuple[str, str]]:
+        """Where rows are named besides their own tables: (table, column)."""
+        return [(self.links, "source"), (self.links, "target"), (self.mentions, "row")]
+
+    def _changed(self, db: apsw.Connection, sql: str, bound: tuple[object, ...]) -> int:
+        """Run one statement; returns how many lines it changed."""
+        before = db.total_changes()
+        db.execute(sql, bound)
+        return db.total_changes() - before
 
     def next_row(self, db: apsw.Connection) -> int:
         return 1 + (db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (self.records,)).get or 0)
@@ -288,6 +370,38 @@ class Tables:
     def count_vectors(self, db: apsw.Connection) -> int:
         return int(db.execute(f"SELECT count(*) FROM {self.vectors}").get)
 
+    # -- reading: links
+
+    def links_of(self, db: apsw.Connection, row: int | None, now: float) -> list[tuple[str, str, str, float, int]]:
+        """(source id, target id, kind, weight, directed) of the links at one row or all, but for those with expired records."""
+        ends = ("?1 IS NULL",) if row is None else ("source = ?1", "target = ?1")
+        sql = (
+            f"SELECT s.id, t.id, kind, weight, directed FROM {self.links} "
+            f"JOIN {self.records} s ON s.row = source JOIN {self.records} t ON t.row = target "
+            f"WHERE {{}} AND coalesce(s.expires > ?2, 1) AND coalesce(t.expires > ?2, 1)"
+        )
+        found = [line for end in ends for line in db.execute(sql.format(end), (row, now))]
+        return cast(list[tuple[str, str, str, float, int]], sorted(found))
+
+    def all_links(self, db: apsw.Connection) -> list[StoredLink]:
+        found = db.execute(f"SELECT source, target, kind, weight, directed FROM {self.links}")
+        return [StoredLink(*line) for line in found]
+
+    def all_mentions(self, db: apsw.Connection) -> list[tuple[str, int]]:
+        """(entity, row), those of one entity together."""
+        found = db.execute(f"SELECT entity, row FROM {self.mentions} ORDER BY entity, row").fetchall()
+        return cast(list[tuple[str, int]], found)
+
+    def places(self, db: apsw.Connection, first: int) -> list[tuple[int, str, int]]:
+        """(row, parent, seq) of the rows >= first that have both."""
+        sql = f"SELECT row, parent, seq FROM {self.records} WHERE row >= ? AND parent IS NOT NULL AND seq IS NOT NULL"
+        return cast(list[tuple[int, str, int]], db.execute(sql, (first,)).fetchall())
+
+    def ids_of(self, db: apsw.Connection, rows: Sequence[int]) -> dict[int, str]:
+        """The ids of the records that exist, by row."""
+        sql = f"SELECT row, id FROM {self.records} WHERE row {_LISTED}"
+        return dict(db.execute(sql, (orjson.dumps(list(rows)).decode(),)))
+
     # -- reading: changes
 
     def last_seq(self, db: apsw.Connection) -> int:
@@ -299,6 +413,9 @@ class Tables:
             "SELECT op, first, last FROM changes WHERE collection = ? AND seq > ? ORDER BY seq", (self.collection, seq)
         )
         return [Change(*line) for line in found]
+
+
+_LINKS_CHANGED = Change("links", 0, 0)
 
 
 def _ranges(op: str, rows: Iterable[int]) -> list[Change]:

@@ -14,6 +14,7 @@ Mode = Literal["auto", "vector", "text", "hybrid"]
 Metadata = dict[str, Any]
 Filter = Mapping[str, Any]
 Vector = NDArray[np.float32]
+DERIVED_FIELDS = ("fastrp",)  # fields of vectors that are made of a collection's links
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,17 @@ class Record:
     created: float = 0.0
     updated: float = 0.0
     expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An edge that a user put between two records. weight: above 0; directed: it leads from source to target only."""
+
+    source: str
+    target: str
+    kind: str = "link"
+    weight: float = 1.0
+    directed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

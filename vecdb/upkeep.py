@@ -23,6 +23,7 @@ from vecdb.errors import CollectionNotFound, DatabaseClosed, ReadOnly, VecdbErro
 from vecdb.index.base import HnswConfig, Positions, VectorIndex
 from vecdb.index_files import IndexFiles
 from vecdb.memory import Memory, Part, Snapshot
+from vecdb.overlay import Overlays
 from vecdb.process_lock import try_lock
 from vecdb.storage import Store, files_translated
 from vecdb.tuning import is_built_as, recheck_tuning, settings_of, with_settings
@@ -53,9 +54,11 @@ class Indexing:
         files: IndexFiles,
         definition: Definition,
         folder: Path | None,
+        overlays: Overlays,
     ) -> None:
         self._store = store
         self._memory = memory
+        self._overlays = overlays
         self._files = files
         self._definition = definition
         self._folder = folder
@@ -65,10 +68,14 @@ class Indexing:
         self.not_before = 0.0  # monotonic time until which Upkeep leaves it alone
 
     def warm(self) -> None:
-        """Load vectors and what else was wanted; if there is a graph, compile or load the kernels and take the newest one."""
+        """Load vectors and what else was wanted; if there is a graph, compile or load the kernels and take the newest one. If
+        links were asked for, find those that take long.
+        """
         self._memory.current("vectors", *self.wanted)
         self._memory.compact()
         self._adopt_newest()
+        if self._overlays.wants_preparation():
+            self._overlays.prepare()
 
     def is_behind(self) -> bool:
         """Whether the snapshot at hand could be searched faster: kernels missing, or a merge due."""
@@ -151,6 +158,12 @@ class Indexing:
 
             kernels.warm()
             self._memory.kernels_ready = True
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """A block in which nobody else, here or in another process, publishes files of this collection."""
+        with self._merging, self._only_process(wait=True):
+            yield
 
     @contextmanager
     def _only_process(self, *, wait: bool) -> Iterator[bool]:

@@ -60,6 +60,23 @@ class VectorView:
     def __len__(self) -> int:
         return len(self.index_slots) + len(self.tail_slots)
 
+    def vectors_at(self, slots: Slots) -> Vectors:
+        """The vectors (m, D) of these slots, each of which must have one. Slots ascend in the index and in the tail."""
+        found = np.empty((len(slots), self.dimension), dtype=np.float32)
+        in_tail = np.isin(slots, self.tail_slots)
+        found[in_tail] = self.tail[np.searchsorted(self.tail_slots, slots[in_tail])]
+        if self.index is not None and not in_tail.all():
+            gone = self.index_slots < 0
+            kept = np.flatnonzero(~gone)
+            positions = kept[np.searchsorted(self.index_slots[kept], slots[~in_tail])]
+            found[~in_tail] = self.index.arrays()["vectors"][positions]
+        return found
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector; 0 where there is none."""
+        return self.index.dimension if self.index is not None else int(self.tail_buffer.shape[1])
+
     def with_tail(self, vectors: Vectors, slots: Slots) -> VectorView:
         """With more vectors at the end of the tail."""
         if not len(slots):

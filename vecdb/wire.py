@@ -25,6 +25,7 @@ from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector, RequestTimeo
 from vecdb.filters import parse
 from vecdb.metadata import DATE_KEY, encode, iso_text, normalised, plain
 from vecdb.query.fusion import FUSIONS, Fusion
+from vecdb.query.graph_options import GraphOptions, graph_of
 from vecdb.query.selection import SELECTIONS, Selector
 from vecdb.types import (
     CollectionStats,
@@ -32,6 +33,7 @@ from vecdb.types import (
     Filter,
     Hit,
     Hits,
+    Link,
     Page,
     Passage,
     Plan,
@@ -92,6 +94,14 @@ def _vector_field(vector: Vector | None, compact: bool) -> Wire:
     if vector is None:
         return {}
     return {"vector_base64": to_base64(vector)} if compact else {"vector": np.asarray(vector, dtype=np.float32)}
+
+
+def vector_to_wire(vector: Vector | None) -> Wire:
+    return {"vector_base64": None if vector is None else to_base64(vector)}
+
+
+def vector_from_wire(value: Mapping[str, Any]) -> Vector | None:
+    return _vector_of(value)
 
 
 def _vector_of(value: Mapping[str, Any]) -> Vector | None:
@@ -182,9 +192,14 @@ def _hit_to_wire(hit: Hit, compact: bool) -> Wire:
         "parent": hit.parent,
         "seq": hit.seq,
         **_vector_field(hit.vector, compact),
-        "trace": [asdict(step) for step in hit.trace],
+        "trace": [_step_to_wire(step) for step in hit.trace],
         **({} if hit.snippet is None else {"snippet": hit.snippet}),
     }
+
+
+def _step_to_wire(step: TraceStep) -> Wire:
+    told = {"stage": step.stage, "rank": step.rank, "score": step.score, "weight": step.weight}
+    return told if not step.detail else {**told, "detail": dict(step.detail)}
 
 
 def _hit_from_wire(value: Wire) -> Hit:
@@ -200,6 +215,14 @@ def _hit_from_wire(value: Wire) -> Hit:
         trace=tuple(TraceStep(**step) for step in value["trace"]),
         snippet=value.get("snippet"),
     )
+
+
+def link_to_wire(link: Link) -> Wire:
+    return asdict(link)
+
+
+def link_from_wire(value: Wire) -> Link:
+    return Link(**value)
 
 
 def write_result_to_wire(result: WriteResult) -> Wire:
@@ -380,6 +403,12 @@ _OBJECTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "fusion": (fusion_to_wire, fusion_from_wire),
     "select": (selection_to_wire, selection_from_wire),
 }
+
+
+def graph_to_wire(graph: GraphOptions | Mapping[str, Any] | None) -> Wire | None:
+    """Raises InvalidQuery."""
+    options = graph_of(graph)
+    return None if options is None else asdict(options)
 
 
 # -- errors

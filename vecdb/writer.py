@@ -18,6 +18,7 @@ from vecdb.config import CollectionConfig
 from vecdb.definition import Definition
 from vecdb.embedding.base import embed_in_batches
 from vecdb.errors import DuplicateId, InvalidVector, RecordNotFound
+from vecdb.links import Entities
 from vecdb.metadata import decode, encode
 from vecdb.records import Batch
 from vecdb.storage import Store
@@ -30,13 +31,17 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(slots=True)
 class _Prepared:
-    """A batch with its vectors ready: blobs[i] is record i's vector or None, hashes[i] its text's hash if we embedded it."""
+    """A batch with its vectors ready: blobs[i] is record i's vector or None, hashes[i] its text's hash if we embedded it.
+
+    named: the entities that each text of the batch names, if a function finds them.
+    """
 
     batch: Batch
     blobs: list[bytes | None]
     hashes: list[bytes | None]
     dimension: int | None
     model: str | None  # whose vectors the caller says they are
+    named: dict[str, tuple[str, ...]]
 
 
 class Writer:
@@ -44,13 +49,15 @@ class Writer:
         self._store = store
         self._tables = tables
         self._definition = definition
+        self.entities: Entities | None = None  # how entities of records that are written are found
 
     def add(self, batch: Batch, progress: Progress | None = None, model: str | None = None) -> WriteResult:
         ready = self._prepared(batch, progress, model)
         try:
             with self._store.write() as db:
                 config = self._begin(db, ready)
-                self._insert(db, ready, range(len(batch)), time.time())
+                rows = self._insert(db, ready, range(len(batch)), time.time())
+                self._mention(db, ready, rows, {})
         except apsw.ConstraintError as error:
             raise self._taken(batch, error) from error
         self._definition.config = config
@@ -140,7 +147,10 @@ class Writer:
                 blobs[position] = blob
         if self._definition.embeds:
             dimension = self._embed(batch, blobs, hashes, progress) or dimension
-        return _Prepared(batch, blobs, hashes, dimension, model)
+        named: dict[str, tuple[str, ...]] = {}
+        if self.entities is not None and callable(self.entities.extractor):
+            named = {text: self.entities.of(text, "{}") for text in dict.fromkeys(batch.texts) if text}
+        return _Prepared(batch, blobs, hashes, dimension, model, named)
 
     def _embed(
         self, batch: Batch, blobs: list[bytes | None], hashes: list[bytes | None], progress: Progress | None
@@ -213,8 +223,8 @@ class Writer:
 
     def _insert(
         self, db: apsw.Connection, ready: _Prepared, positions: Sequence[int], created: float | Sequence[float]
-    ) -> None:
-        """Write the batch's records at these positions as new rows."""
+    ) -> dict[str, int]:
+        """Write the batch's records at these positions as new rows; returns the row of each id."""
         batch, now = ready.batch, time.time()
         first = self._tables.next_row(db)
         born = [created] * len(positions) if isinstance(created, float) else created
@@ -235,13 +245,14 @@ class Writer:
         ]
         blobs = ((first + i, blob) for i, p in enumerate(positions) if (blob := ready.blobs[p]) is not None)
         self._tables.insert(db, records, blobs)
+        return {record.id: record.row for record in records}
 
     def _replace(self, db: apsw.Connection, ready: _Prepared, old: dict[str, StoredRecord]) -> WriteResult:
         """Write the batch over the records in old: not at all, in place, or as a new row, whichever is enough."""
         batch, now = ready.batch, time.time()
         fresh: list[int] = []
         created: list[float] = []
-        gone: list[int] = []
+        gone: dict[str, int] = {}
         kept: list[StoredRecord] = []
         updated = unchanged = 0
         for position, id in enumerate(batch.ids):
@@ -257,7 +268,7 @@ class Writer:
                 created.append(before.created if before is not None and alive else now)
                 updated += alive
                 if before is not None:
-                    gone.append(before.row)
+                    gone[id] = before.row
                 continue
             after = before._replace(
                 parent=batch.parents[position],
@@ -269,13 +280,39 @@ class Writer:
                 unchanged += 1
             else:
                 kept.append(after._replace(updated=now))
-        self._tables.delete(db, gone)
+        self._tables.delete(db, list(gone.values()), keep_links=True)
         if fresh:
-            self._insert(db, ready, fresh, created)
+            rows = self._insert(db, ready, fresh, created)
+            self._tables.move_links(db, [(gone[id], row) for id, row in rows.items() if id in gone])
+            self._mention(db, ready, rows, old)
         if kept:
             self._tables.replace_fields(db, kept)
+            self._mention(db, ready, {record.id: record.row for record in kept}, old)
         added = len(fresh) - updated
         return WriteResult(tuple(batch.ids), added=added, updated=updated + len(kept), unchanged=unchanged)
+
+    def _mention(
+        self, db: apsw.Connection, ready: _Prepared, rows: dict[str, int], old: dict[str, StoredRecord]
+    ) -> None:
+        """Note the entities of the records with these rows. Those of a text that did not change have moved with it."""
+        by_key = self.entities is not None and not callable(self.entities.extractor)
+        batch, stale = ready.batch, []
+        mentions: list[tuple[str, int]] = []
+        for position, id in enumerate(batch.ids):
+            before, text = old.get(id), batch.texts[position]
+            if id not in rows or (not by_key and before is not None and before.text == text):
+                continue
+            if before is not None:
+                stale.append(rows[id])
+            if by_key and self.entities is not None:
+                names = self.entities.of(text, batch.metadata[position])
+            else:
+                names = ready.named.get(text or "", ())
+            mentions += [(name, rows[id]) for name in names]
+        if stale:
+            self._tables.forget_mentions(db, stale)
+        if mentions:
+            self._tables.put_mentions(db, mentions)
 
     def _same_vector(self, db: apsw.Connection, row: int, ready: _Prepared, position: int) -> bool:
         return self._tables.vector(db, row) == ready.blobs[position]

@@ -47,6 +47,7 @@ def write(path: Path) -> None:
         notes.upsert([{"id": "n2", "text": "changed later", "vector": vectors(31)[30], "metadata": {"n": 2}}])
         notes.delete(["n3", "n4"])
         notes.add([{"id": "keeps", "text": "expires in another age", "expires": FAR_AWAY}])
+        notes.link("n5", ["n6", "n7"], "cites", [1.0, 2.5], directed=[False, True])
         notes.replace("book", [{"id": f"c{i}", "text": f"chapter {i}", "seq": i} for i in range(3)], fingerprint="f1")
         db.collection("文档 / odd name", text="cjk").add(ids=["ü"], texts=["向量数据库很快"])
         db.collection("unit", metric="cosine").add(ids=["x", "y"], vectors=[[3.0, 4.0], [0.0, 2.0]], model="some-model")

@@ -1,4 +1,4 @@
-"""vecdb get, delete, export, import."""
+"""vecdb get, delete, link, unlink, links, export, import."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import typer
 from vecdb.cli.arguments import DEFAULT_DB, Db, Name, Plain, Where, lines_or_stdin, open_collection, parse_where
 from vecdb.cli.output import emit, print_table, shorten, talk
 
+Kind = Annotated[str, typer.Option(help="The kind of link: any word of your own.")]
 Ids = Annotated[list[str], typer.Argument(help="Ids of records; - reads them from standard input, one a line.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (get, delete):
+    for command in (get, delete, link, unlink, links):
         app.command()(command)
     app.command("export")(export_records)
     app.command("import")(import_records)
@@ -67,6 +68,76 @@ def delete(
     with open_collection(db, collection, read_only=False) as docs:
         count = docs.delete(lines_or_stdin(ids)) if ids else docs.delete(where=parse_where(where))
     emit({"deleted": count})
+
+
+def link(
+    source: Annotated[
+        str, typer.Argument(help="Id of a record; - reads links from standard input, one JSON object a line.")
+    ],
+    target: Annotated[str | None, typer.Argument(help="Id of the record that it is linked to.")] = None,
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    kind: Kind = "link",
+    weight: Annotated[float, typer.Option(help="How much it counts; above 0.")] = 1.0,
+    directed: Annotated[bool, typer.Option("--directed", help="Leads from source to target only.")] = False,
+) -> None:
+    """Link records, for searches that follow links. Prints how many links were written; all are, or none.
+
+    \b
+    vecdb link p1 p2 --kind cites --directed
+    echo '{"source": "p1", "target": "p3", "weight": 2}' | vecdb link -
+    """
+    from vecdb.cli.transfer import put_links, read_links
+
+    if (source == "-") == (target is not None):
+        raise typer.BadParameter("give a source and a target, or - alone")
+    with open_collection(db, collection, read_only=False) as docs:
+        if target is None:
+            count = put_links(docs, read_links())
+        else:
+            count = docs.link(source, target, kind, weight, directed=directed)
+    emit({"linked": count})
+
+
+def unlink(
+    source: Annotated[str, typer.Argument(help="Id of a record.")],
+    target: Annotated[str, typer.Argument(help="Id of the record that it is linked to.")],
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    kind: Annotated[str | None, typer.Option(help="Of this kind only.")] = None,
+) -> None:
+    """Delete the links between two records. Prints how many went.
+
+    \b
+    vecdb unlink p1 p2 --kind cites
+    """
+    with open_collection(db, collection, read_only=False) as docs:
+        emit({"deleted": docs.unlink(source, target, kind)})
+
+
+def links(
+    id: Annotated[str | None, typer.Argument(help="Id of a record; left out: the links of all.")] = None,
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    kind: Annotated[str | None, typer.Option(help="Of this kind only.")] = None,
+    plain: Plain = False,
+) -> None:
+    """Print links, as `vecdb link -` reads them.
+
+    \b
+    vecdb links p1 --plain
+    """
+    from vecdb.wire import link_to_wire
+
+    with open_collection(db, collection) as docs:
+        found = docs.links(id, kind)
+    if plain:
+        print_table(
+            ["source", "target", "kind", "weight"], ((x.source, x.target, x.kind, str(x.weight)) for x in found)
+        )
+    else:
+        for one in found:
+            emit(link_to_wire(one))
 
 
 def export_records(

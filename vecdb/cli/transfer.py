@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import gzip
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,7 +22,7 @@ import orjson
 
 from vecdb.errors import InvalidInput, InvalidRecord, MissingExtra
 from vecdb.metadata import decode, encode
-from vecdb.types import Filter, Record
+from vecdb.types import Filter, Link, Record
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
@@ -75,6 +76,26 @@ def import_from(
             for name in counts:
                 counts[name] += getattr(result, name)
     return counts
+
+
+def read_links() -> list[dict[str, Any]]:
+    """Links from standard input, one JSON object a line. Raises InvalidRecord where a line is none."""
+    links = [dict(found) for found in _objects(sys.stdin.buffer)]
+    known = {field.name for field in fields(Link)}
+    for number, link in enumerate(links, 1):
+        if not {"source", "target"} <= link.keys() <= known:
+            raise InvalidRecord(
+                f"link {number} has {', '.join(link) or 'nothing'}; it must have source and target, and may have "
+                f"{', '.join(sorted(known - {'source', 'target'}))}"
+            )
+    return links
+
+
+def put_links(collection: Collection, links: Sequence[Mapping[str, Any]]) -> int:
+    """In one transaction; returns how many."""
+    made = [Link(**link) for link in links]
+    columns = {field.name: [getattr(link, field.name) for link in made] for field in fields(Link)}
+    return collection.link(**columns)
 
 
 def _all_records(collection: Collection, where: Filter | None, vectors: bool) -> Iterator[Record]:
@@ -157,20 +178,25 @@ def _read(source: str) -> Iterator[dict[str, Any]]:
 
 
 def _from_json_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    return map(_record, _objects(lines))
+
+
+def _objects(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+    """Each line of JSON that is not empty. Raises InvalidRecord for one that is no object."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            fields = orjson.loads(line)
+            found = orjson.loads(line)
         except orjson.JSONDecodeError as error:
             raise InvalidRecord(
                 f"line {number} is not JSON ({error}); records before it may be stored already"
             ) from error
-        if not isinstance(fields, Mapping):
+        if not isinstance(found, Mapping):
             raise InvalidRecord(
-                f"line {number} holds a {type(fields).__name__}; each line must be one record, an object"
+                f"line {number} holds a {type(found).__name__}; each line must be one record, an object"
             )
-        yield _record(fields)
+        yield found
 
 
 def _from_parquet(path: Path) -> Iterator[dict[str, Any]]:

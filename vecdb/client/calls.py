@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
@@ -14,9 +14,23 @@ from vecdb import wire
 from vecdb.config import CollectionConfig, TextConfig, checked_synonyms
 from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
 from vecdb.index.base import HnswConfig
+from vecdb.links import link_lines
 from vecdb.query.snippets import SnippetOptions
 from vecdb.records import Batch, Columns, batches
-from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Page, Plan, Record, WhyNot, WriteResult
+from vecdb.types import (
+    CollectionStats,
+    Context,
+    Filter,
+    Hits,
+    Link,
+    Metric,
+    Page,
+    Plan,
+    Record,
+    Vector,
+    WhyNot,
+    WriteResult,
+)
 from vecdb.vectors import as_matrix
 from vecdb.wire import Wire
 
@@ -201,6 +215,47 @@ def delete(name: str, ids: str | Sequence[str] | None, where: Filter | None) -> 
     if where is not None:
         body["where"] = wire.filter_to_wire(where)
     return Call("POST", f"{_path(name)}/records/delete", lambda value: int(value["deleted"]), _json(body))
+
+
+def link(name: str, sources: Any, targets: Any, kinds: Any, weights: Any, directed: Any) -> Call[int]:
+    """Weights that JSON cannot say are refused here as the library refuses them."""
+    lines = link_lines(sources, targets, kind=kinds, weight=weights, directed=directed)
+    body = _json({"links": [wire.link_to_wire(line) for line in lines]})
+    return Call("POST", f"{_path(name)}/links", lambda value: int(value["linked"]), body)
+
+
+def unlink(name: str, sources: Any, targets: Any, kind: str | None) -> Call[int]:
+    lines = link_lines(sources, targets, kind="link" if kind is None else kind)
+    body = _json({"ends": [[line.source, line.target] for line in lines], "kind": kind})
+    return Call("POST", f"{_path(name)}/links/delete", lambda value: int(value["deleted"]), body)
+
+
+def links(name: str, id: str | None, kind: str | None) -> Call[list[Link]]:
+    def read(value: Wire) -> list[Link]:
+        return [wire.link_from_wire(link) for link in value["links"]]
+
+    return _asking(name, "links/get", {"id": id, "kind": kind}, read)
+
+
+def link_entities(name: str, extractor: Any) -> Call[int]:
+    """Raises InvalidInput for a function, which is code of the caller's."""
+    if not isinstance(extractor, str):
+        raise InvalidInput(
+            f"extractor is of type {type(extractor).__name__}, which cannot be sent to a service; name a metadata key"
+        )
+    return Call(
+        "POST", f"{_path(name)}/links/entities", lambda value: int(value["mentions"]), _json({"extractor": extractor})
+    )
+
+
+def derive(name: str, field: str, *, kinds: Any, weights: Sequence[float], **options: Any) -> Call[int]:
+    named = dict(kinds) if isinstance(kinds, Mapping) else kinds if kinds is None else list(kinds)
+    body = _json({"field": field, "kinds": named, "weights": [float(weight) for weight in weights], **options})
+    return Call("POST", f"{_path(name)}/derive", lambda value: int(value["vectors"]), body)
+
+
+def vector(name: str, id: str, field: str) -> Call[Vector | None]:
+    return _asking(name, "records/vector", {"id": id, "field": field}, wire.vector_from_wire)
 
 
 def count(name: str, where: Filter | None) -> Call[int]:
@@ -428,6 +483,8 @@ def _search_options(options: Wire) -> Wire:
         )
     if "where" in options:
         options["where"] = wire.filter_to_wire(options["where"])
+    if "graph" in options:
+        options["graph"] = wire.graph_to_wire(options["graph"])
     if "fusion" in options:
         options["fusion"] = wire.fusion_to_wire(options["fusion"])
     if "select" in options:

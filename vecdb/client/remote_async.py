@@ -21,7 +21,21 @@ from vecdb.config import CollectionConfig, TextConfig
 from vecdb.index.base import HnswConfig
 from vecdb.query.request import SearchKeywords
 from vecdb.records import Columns
-from vecdb.types import CollectionStats, Context, Filter, Hits, Metric, Mode, Page, Plan, Record, WhyNot, WriteResult
+from vecdb.types import (
+    CollectionStats,
+    Context,
+    Filter,
+    Hits,
+    Link,
+    Metric,
+    Mode,
+    Page,
+    Plan,
+    Record,
+    Vector,
+    WhyNot,
+    WriteResult,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -240,6 +254,58 @@ class AsyncRemoteCollection:
     async def delete(self, ids: str | Sequence[str] | None = None, *, where: Filter | None = None) -> int:
         """How many records were deleted: those with these ids, or those that a filter matches."""
         return await self._database.send(calls.delete(self.name, ids, where))
+
+    # -- links
+
+    async def link(
+        self,
+        source: str | Sequence[str],
+        target: str | Sequence[str],
+        kind: str | Sequence[str] = "link",
+        weight: float | Sequence[float] = 1.0,
+        *,
+        directed: bool | Sequence[bool] = False,
+    ) -> int:
+        """As Collection.link: link records that exist; how many links were written."""
+        return await self._database.send(calls.link(self.name, source, target, kind, weight, directed))
+
+    async def unlink(self, source: str | Sequence[str], target: str | Sequence[str], kind: str | None = None) -> int:
+        """As Collection.unlink: how many links were deleted."""
+        return await self._database.send(calls.unlink(self.name, source, target, kind))
+
+    async def links(self, id: str | None = None, kind: str | None = None) -> list[Link]:
+        """The links that were put at a record, either end (None: at all)."""
+        return await self._database.send(calls.links(self.name, id, kind))
+
+    async def link_entities(self, extractor: str) -> int:
+        """As Collection.link_entities, by a metadata key: how many entities are named in all."""
+        return await self._database.send(calls.link_entities(self.name, extractor))
+
+    async def derive(
+        self,
+        field: str = "fastrp",
+        *,
+        kinds: Sequence[str] | Mapping[str, float] | None = None,
+        dimension: int = 128,
+        weights: Sequence[float] = (0.0, 0.0, 1.0, 4.0),
+        degree_exponent: float = -0.5,
+        seed: int = 0,
+    ) -> int:
+        """As Collection.derive: make vectors of links; how many records have one."""
+        call = calls.derive(
+            self.name,
+            field,
+            kinds=kinds,
+            dimension=dimension,
+            weights=weights,
+            degree_exponent=degree_exponent,
+            seed=seed,
+        )
+        return await self._database.send(call)
+
+    async def vector(self, id: str, field: str = "fastrp") -> Vector | None:
+        """The vector of a record in a derived field."""
+        return await self._database.send(calls.vector(self.name, id, field))
 
     # -- reading
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -21,8 +22,10 @@ from vecdb.errors import InvalidQuery
 from vecdb.filters import Node
 from vecdb.metadata import decode
 from vecdb.query.fusion import fuse, fusion_of
+from vecdb.query.graph import GraphStage
+from vecdb.query.graph_options import GraphOptions
 from vecdb.query.ranking import Ranking
-from vecdb.query.request import Query, SearchOptions, cursor_to
+from vecdb.query.request import VECTOR_FIELD, Query, SearchOptions, cursor_to
 from vecdb.query.retrieval import Retrieval
 from vecdb.query.selection import Covered, Pool, Selection, name_of
 from vecdb.query.selection.grouping import grouped
@@ -62,6 +65,9 @@ class Chosen:
         return told
 
 
+Explain = Callable[[Sequence[int]], Mapping[int, Mapping[str, Any]]]
+
+
 @dataclass(slots=True)
 class Course:
     """How one query went: the list after each stage, in order, and what each stage reported."""
@@ -73,6 +79,7 @@ class Course:
     reports: list[StageReport] = field(default_factory=list)
     records: dict[int, StoredRecord] = field(default_factory=dict)
     chosen: Chosen | None = None  # by the selection
+    explain: dict[str, Explain] = field(default_factory=dict)  # what more is known of rows in the list of a stage
     recall: float | None = 1.0  # likely share of the true neighbours in the first stage; None: nobody can say
     terms: QueryTerms | None = None  # what the word list was searched for
     missed: bool = False  # a candidate was deleted, or got a new row, before its record was read
@@ -88,10 +95,13 @@ class Course:
 class Engine:
     """Runs searches on one collection."""
 
-    def __init__(self, store: Store, tables: Tables, definition: Definition, retrieval: Retrieval) -> None:
+    def __init__(
+        self, store: Store, tables: Tables, definition: Definition, retrieval: Retrieval, graph: GraphStage
+    ) -> None:
         self._store = store
         self._tables = tables
         self._definition = definition
+        self._graph = graph
         self.retrieval = retrieval
 
     def run(self, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
@@ -120,17 +130,22 @@ class Engine:
         for course in courses:
             if len(stages) > 1:
                 self._fuse(course, options)
+            if options.overlay is not None:
+                self._follow_links(course, options.overlay, where)
             self._later_stages(course, options)
         return courses
 
     def stages_of(self, query: Query, options: SearchOptions) -> tuple[str, ...]:
         """Which first-stage lists a query gets. Raises InvalidQuery if it lacks what its mode needs."""
-        embeddable = query.vector is not None or (query.text is not None and self._definition.embeds)
+        embeds = self._definition.embeds and options.field == VECTOR_FIELD
+        embeddable = query.vector is not None or (query.text is not None and embeds)
         if options.mode == "auto":
             return tuple(s for s, on in (("vector", embeddable), ("text", query.text is not None)) if on)
         if options.mode in ("text", "hybrid") and query.text is None:
             raise InvalidQuery(f"mode={options.mode!r} searches words, but the query is a vector; give text as well")
         if options.mode in ("vector", "hybrid") and not embeddable:
+            if options.field != VECTOR_FIELD:
+                raise InvalidQuery(f"no text can be turned into a vector of field {options.field!r}; give a vector")
             self._definition.embedder()  # says why there is none
         return {"vector": ("vector",), "text": ("text",), "hybrid": ("vector", "text")}[options.mode]
 
@@ -178,6 +193,13 @@ class Engine:
         course.weights = {ranking.name: weight for ranking, weight in zip(course.lists, fusion.weights)}
         course.stages.append(fused)
         course.report("fusion", len(fused), since, {"kind": type(fusion).__name__.lower()})
+
+    def _follow_links(self, course: Course, options: GraphOptions, where: Node | None) -> None:
+        since = time.perf_counter()
+        ranking, detail, explain = self._graph.ranked(course.last, options, where)
+        course.stages.append(ranking)
+        course.explain[ranking.name] = explain
+        course.report(ranking.name, len(ranking), since, detail)
 
     def _later_stages(self, course: Course, options: SearchOptions) -> None:
         if options.rerank is not None:
@@ -227,6 +249,7 @@ class Engine:
         ends = min(options.offset + options.k, len(selection.places))
         covered = selection.covered(ends) if selection.covered is not None and ends else None
         course.chosen = Chosen(ranking, selection, covered)
+        course.explain["select"] = partial(self._told, course.chosen)
         course.stages.append(ranking.taken(selection.places, "select"))
         detail: dict[str, Any] = {"kind": name_of(selector), "pool": len(pool)}
         if covered is not None:
@@ -270,11 +293,9 @@ class Engine:
             trace=tuple(course.reports),
         )
 
-    def _details(self, course: Course, rows: list[int]) -> dict[int, dict[str, Any]]:
+    def _told(self, chosen: Chosen, rows: list[int]) -> dict[int, dict[str, Any]]:
         """What the selection tells of each of these rows, with ids for the records that it covers."""
-        if course.chosen is None:
-            return {}
-        details = {row: course.chosen.shown(row) for row in rows}
+        details = {row: chosen.shown(row) for row in rows}
         covered = [row for detail in details.values() for row in detail.get("covers", ())]
         if covered:
             with self._store.read() as db:
@@ -288,11 +309,11 @@ class Engine:
             (r, {row: place for place, row in enumerate(r.rows.tolist())}) for r in (*course.lists, *course.stages)
         ]
         vectors = self.retrieval.vectors_of(rows) if options.vectors and rows else None
-        details = self._details(course, rows)
+        details = {name: explain(rows) for name, explain in course.explain.items()}
         snippets = self._snippets(course, rows, options)
         for i, row in enumerate(rows):
             record = course.records[row]
-            steps = tuple(_steps(lists, course.weights, details.get(row, {}), row))
+            steps = tuple(_steps(lists, course.weights, details, row))
             yield Hit(
                 id=record.id,
                 rank=options.offset + i + 1,
@@ -320,15 +341,15 @@ class Engine:
 def _steps(
     lists: Sequence[tuple[Ranking, dict[int, int]]],
     weights: Mapping[str, float],
-    of_selection: Mapping[str, Any],
+    details: Mapping[str, Mapping[int, Mapping[str, Any]]],
     row: int,
 ) -> Iterator[TraceStep]:
     """A record's rank and score in each list that has it."""
     for ranking, places in lists:
         place = places.get(row)
         if place is not None:
-            score, detail = float(ranking.scores[place]), of_selection if ranking.name == "select" else {}
-            yield TraceStep(ranking.name, place + 1, score, weights.get(ranking.name), detail)
+            detail = details.get(ranking.name, {}).get(row, {})
+            yield TraceStep(ranking.name, place + 1, float(ranking.scores[place]), weights.get(ranking.name), detail)
 
 
 def group_of(record: StoredRecord | None, key: str) -> str | None:

@@ -7,6 +7,7 @@ plan holds for the moment in which it is made; a later query may find more in me
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vecdb.memory import Snapshot
 from vecdb.query.engine import Engine
 from vecdb.query.fusion import fusion_of
 from vecdb.query.request import Query, SearchOptions
+from vecdb.query.selection import name_of
 from vecdb.types import Plan, PlannedStage
 
 _WHY = {
@@ -102,15 +104,18 @@ def _after(lists: tuple[str, ...], options: SearchOptions) -> Iterator[PlannedSt
         fusion = fusion_of(options.fusion)
         weights = {"weights": dict(zip(lists, fusion.weights))}
         yield PlannedStage("fusion", type(fusion).__name__.lower(), "there are several lists", None, weights)
+    if options.overlay is not None:
+        yield PlannedStage("graph", "pagerank", "graph was given", None, asdict(options.overlay))
     if options.rerank is not None:
         pool = {"candidates": options.depth(1)}
         yield PlannedStage("rerank", type(options.rerank).__name__, "a reranker was given", None, pool)
-    if options.diversity is not None:
-        yield PlannedStage("diversity", "mmr", "diversity was given", None, {"diversity": options.diversity})
+    if options.min_score is not None:
+        yield PlannedStage("min_score", "cut", "min_score was given", None, {"min_score": options.min_score})
+    if (selector := options.selector) is not None:
+        pool = {"pool": max(selector.pool, options.wanted)}
+        yield PlannedStage("select", name_of(selector), "select was given", None, pool)
     if options.group_by is not None:
         groups = {"by": options.group_by, "per_group": options.per_group}
         yield PlannedStage("group", "best of each", "group_by was given", None, groups)
-    if options.min_score is not None:
-        yield PlannedStage("min_score", "cut", "min_score was given", None, {"min_score": options.min_score})
     page = {"k": options.k, "offset": options.offset}
     yield PlannedStage("page", "cut", "only these are wanted", None, page)

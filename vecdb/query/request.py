@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from dataclasses import field as attribute
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -15,14 +17,16 @@ from vecdb.config import Synonyms, checked_synonyms
 from vecdb.errors import InvalidQuery
 from vecdb.filters import Node, parse
 from vecdb.query.fusion import Fusion, fusion_of
+from vecdb.query.graph_options import GraphOptions, graph_of
 from vecdb.query.selection import MOST_IN_POOL, Selector, name_of, selector_of
 from vecdb.query.snippets import SnippetOptions
 from vecdb.rerank.base import Reranker
-from vecdb.types import Filter, Mode, Vector
+from vecdb.types import DERIVED_FIELDS, Filter, Mode, Vector
 
 Syntax = Literal["plain", "query"]
 
 MOST_HITS = 100_000
+VECTOR_FIELD = "vector"
 
 
 class SearchKeywords(TypedDict, total=False):
@@ -47,6 +51,8 @@ class SearchKeywords(TypedDict, total=False):
     synonyms: Synonyms | None
     fuzzy: bool
     snippets: bool | SnippetOptions
+    graph: GraphOptions | Mapping[str, Any] | None
+    field: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,8 @@ class SearchOptions:
     synonyms: Synonyms | None = None
     fuzzy: bool = False
     snippets: bool | SnippetOptions = False
+    graph: GraphOptions | Mapping[str, Any] | None = None
+    field: str = VECTOR_FIELD
 
     def __post_init__(self) -> None:
         _whole("k", self.k, 1, MOST_HITS)
@@ -84,9 +92,11 @@ class SearchOptions:
         if self.candidates is not None:
             _whole("candidates", self.candidates, 1, MOST_HITS)
         _one_of("mode", self.mode, ("auto", "vector", "text", "hybrid"))
+        _one_of("field", self.field, (VECTOR_FIELD, *DERIVED_FIELDS))
         _one_of("syntax", self.syntax, ("plain", "query"))
         fusion_of(self.fusion)
         self._check_words()
+        graph_of(self.graph)
         _ = self.condition
         if self.selector is not None and self.offset + self.k > MOST_IN_POOL:
             raise InvalidQuery(
@@ -134,6 +144,12 @@ class SearchOptions:
         return SnippetOptions() if self.snippets else None
 
     @property
+    def overlay(self) -> GraphOptions | None:
+        """The graph options; None if no graph has a say."""
+        options = graph_of(self.graph)
+        return None if options is None or options.beta == 0 else options
+
+    @property
     def wanted(self) -> int:
         """Hits needed to fill the page, and one more to know whether there is a next one."""
         return self.offset + self.k + 1
@@ -148,6 +164,8 @@ class SearchOptions:
             depth = max(depth, 50, 5 * self.wanted)
         if (selector := self.selector) is not None:
             depth = max(depth, selector.pool)
+        if self.overlay is not None:
+            depth = max(depth, 100, self.overlay.seeds)
         if self.group_by is not None:
             depth = max(depth, 200, 10 * self.wanted * self.per_group)
         return depth
@@ -158,7 +176,7 @@ class Query:
     """One query: text, a prepared (D,) vector, or both."""
 
     text: str | None = None
-    vector: Vector | None = field(default=None, compare=False)
+    vector: Vector | None = attribute(default=None, compare=False)
 
 
 def fingerprint(query: Query, options: SearchOptions) -> str:
@@ -174,6 +192,10 @@ def fingerprint(query: Query, options: SearchOptions) -> str:
         repr(options.synonyms),
         options.fuzzy,
     ]
+    if options.field != VECTOR_FIELD:
+        parts.append(options.field)
+    if options.overlay is not None:
+        parts.append(options.overlay)
     digest = hashlib.blake2b(repr(parts).encode(errors="replace"), digest_size=6)
     if query.vector is not None:
         digest.update(np.ascontiguousarray(query.vector).tobytes())

@@ -12,12 +12,14 @@ import numpy as np
 
 from vecdb.config import checked_synonyms
 from vecdb.definition import Definition
+from vecdb.derived import NodeVectors
 from vecdb.filters import Node
 from vecdb.index.base import Mask
+from vecdb.index.exact import exact_search
 from vecdb.memory import Memory, Part, Snapshot
 from vecdb.query.cold import ColdScan
 from vecdb.query.ranking import Ranking, Rows, Scores, ranked
-from vecdb.query.request import SearchOptions
+from vecdb.query.request import VECTOR_FIELD, SearchOptions
 from vecdb.query.snippets import SnippetOptions, snippet
 from vecdb.query.terms import Marks, QueryTerms, Thesaurus, corrected, marks_of_syntax, terms_of
 from vecdb.storage import Store
@@ -67,6 +69,7 @@ class Retrieval:
         memory: Memory,
         definition: Definition,
         wait_for: Callable[[Part], None],
+        nodes: NodeVectors,
     ) -> None:
         self._store = store
         self._tables = tables
@@ -75,12 +78,15 @@ class Retrieval:
         self._wish = wait_for
         self._text = definition.config.text
         self._own_thesaurus: Thesaurus | None = None
+        self._nodes = nodes
         self._cold = ColdScan(store, tables, definition.config.metric)
 
     # -- by vector ---------------------------------------------------------------------------------------------------------
 
     def by_vector(self, queries: Matrix, depth: int, where: Node | None, options: SearchOptions) -> Found:
         """The depth nearest records for each of (B, D) queries."""
+        if options.field != VECTOR_FIELD:
+            return self._nodes_like(queries, depth, where)
         if self._memory.newest().vectors is None and len(queries) <= _COLD_BATCH:
             found = self._vectors_from_file(queries, depth, where)
             if found is not None:
@@ -131,6 +137,22 @@ class Retrieval:
             self._wish("vectors")
         recalls = [1.0] * len(queries) if exact else None if nearest.recall is None else nearest.recall.tolist()
         return Found(rankings, detail, recalls)
+
+    def _nodes_like(self, queries: Matrix, depth: int, where: Node | None) -> Found:
+        """The same among the vectors that were derived from links: all of them are looked at."""
+        rows, vectors = self._nodes.current()
+        snapshot, allowed, live = self._allowed(where)
+        slots = snapshot.slots_of(rows)
+        within = live if allowed is None else allowed
+        mask = slots >= 0
+        if within is not None:
+            mask[mask] = within[slots[mask]]
+        found = exact_search(vectors, queries, max(1, min(depth, len(rows))), "cosine", mask)
+        rankings = []
+        for positions, distances in zip(found.positions, found.distances):
+            known = positions >= 0
+            rankings.append(Ranking("vector", rows[positions[known]], scores_of(distances[known], "cosine")))
+        return Found(rankings, {"engine": "exact", "exact": True, "vectors": len(rows)}, [1.0] * len(queries))
 
     # -- by words ----------------------------------------------------------------------------------------------------------
 

@@ -156,12 +156,14 @@ class _Search:
     def _by_lists(self, options: SearchOptions) -> _Miss:
         course = self._course(options)
         row = self._record.row
-        if all(ranking.rank_of(row) is None for ranking in course.lists):
+        if all(ranking.rank_of(row) is None for ranking in (*course.lists, *course.stages)):  # the graph reaches others
             misses = [self._missed(ranking, options, several=len(course.lists) > 1) for ranking in course.lists]
             # The list that came nearest to having it is the one worth changing.
             return min(misses, key=lambda miss: (miss.change is None, miss.rank or MOST_HITS))
-        before = course.lists[0]
-        for ranking in course.stages:
+        lists = [*course.lists, *course.stages]
+        first = next(place for place, ranking in enumerate(lists) if ranking.rank_of(row) is not None)
+        before = lists[first]
+        for ranking in course.stages[max(0, first + 1 - len(course.lists)) :]:
             if ranking.rank_of(row) is None:
                 return self._dropped(ranking.name, before, course, options)
             before = ranking
