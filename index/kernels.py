@@ -1375,14 +1375,14 @@ def strengthen(graph, base, parents, lost, rows, ef, marks, clock):
 
 
 @compiled
-def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, clock, queue):
+def mend_links(graph, base, upper, level, fill, rows, start, stop, dead, lost, marks, clock, queue):
     """Nodes of rows[start:stop] (int32) with links to dead ones (N,) bool choose anew: among their live links and the live
     links of the dead, followed through further dead ones. Only dead nodes' links and their own are read, so order is
     without effect. Who loses a link gets lost = 1. queue (N,) int32.
 
-    What `select` refuses fills up the list to its old length, nearest first (the paper's keepPrunedConnections): a node's
-    candidates are fewer here than when it came, and without the filling a graph that loses half its nodes round after round
-    ends with a quarter fewer links and half a point less recall than a new one.
+    If fill is 1, what `select` refuses fills up the list to its old length, nearest first (the paper's
+    keepPrunedConnections): a node's candidates are fewer here than when it came, and without the filling a graph that loses
+    half its nodes round after round ends with a quarter fewer links and half a point less recall than a new one.
     """
     links = base if level == 0 else upper
     width = links.shape[1]
@@ -1426,7 +1426,7 @@ def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, 
             first += 1
         count = select(graph, beam, size, width, chosen, 0, code)
         for j in range(size):
-            if count >= degree:
+            if count >= degree or not fill:
                 break
             if not contains(chosen, count, node_of(beam[j])):
                 chosen[count] = node_of(beam[j])
@@ -1487,7 +1487,7 @@ SIGNATURES: dict[Any, Any] = {
     attach: types.void(_graph, _links, _scratch, _bytes, _nodes, _n, *_marks, _scratch),
     find_selves: types.void(_graph, _nodes, _n, _n, _n, *_marks, _bytes),
     strengthen: types.void(_graph, _links, _scratch, _bytes, _nodes, _n, *_marks),
-    mend_links: types.void(_graph, _links, _links, _n, _nodes, _n, _n, _mask, _bytes, *_marks, _scratch),
+    mend_links: types.void(_graph, _links, _links, _n, _n, _nodes, _n, _n, _mask, _bytes, *_marks, _scratch),
 }
 
 
