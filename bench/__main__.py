@@ -13,6 +13,7 @@ COMMANDS = {
     "churn": "recall through rounds of deleting and upserting",
     "churn_index": "the same for the graph index alone, hnswlib and Chroma, against fresh builds",
     "text": "word search in ten languages, loading texts, what synonyms, corrections and snippets cost",
+    "target_recall": "whether a search that is asked for a recall reaches it, and at what cost",
     "million": "100,000 to 1,000,000 vectors: building, memory, opening, queries",
     "select": "hits chosen as a set: top k, MMR, coverage, k-center, DPP, judged by labelled sub-topics",
     "graph": "links: multi-hop questions, personalised PageRank, node embeddings",
@@ -22,7 +23,7 @@ COMMANDS = {
 
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in COMMANDS:
-        listed = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
+        listed = "\n".join(f"  {name:<13} {what}" for name, what in COMMANDS.items())
         print(f"usage: python -m bench COMMAND [options]\n\n{listed}", file=sys.stderr)
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     status: int | None = import_module(f"bench.{arguments[0]}").main(arguments[1:])

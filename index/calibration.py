@@ -4,9 +4,10 @@ A search with a target walks with a beam that is wide enough for hard queries an
 says that the recall so far is likely the target (kernels.judge; the idea of declarative recall with an early-stopping
 predictor is DARTH's, Chatzakis et al., SIGMOD 2026). Here is how the score's weights and thresholds come about:
 
-1. Some hundred nodes are held out: taken out of a copy of the graph, which is mended as after any removal. (Only not to meet
-   the node that is searched for would not do: its neighbours lean on its links, and recall would seem up to 4 points lower
-   than it is.) Their true neighbours among the others are found by exact search.
+1. Some hundred nodes are held out: taken out of a copy of the graph, which is mended, but not filled up. (Filled up, recall
+   would seem up to 6 points higher than it is, because the neighbours of what was taken out then know each other. Only not to
+   meet the node that is searched for would not do: its neighbours lean on its links, and recall would seem up to 4 points
+   lower than it is.) Their true neighbours among the others are found by exact search.
 2. After every step of such a walk the features and the recall so far are written down, and a logistic regression learns to
    tell one from the other.
 3. For each target of a grid, the threshold is the lowest at which the mean recall of the walks, ended by it, reaches the

@@ -184,7 +184,10 @@ class HnswIndex:
         live = np.flatnonzero(graph.live[: graph.size])
         held_out = np.ascontiguousarray(live[:: max(1, len(live) // HELD_OUT)][:HELD_OUT])
         rest = self.copy()
-        rest.remove(held_out, threads=threads)
+        with RangePool(
+            as_threads(threads)
+        ) as pool:  # unfilled: richer than the index around the very queries, it would flatter
+            remove(rest._graph, held_out, self._shelf, pool, fill=False)
         self._calibration = calibrate(
             rest, graph.view().vectors[held_out], self.config.seed, live=graph.live_count, drawn=graph.drawn
         )

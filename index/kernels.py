@@ -107,6 +107,8 @@ class Graph(NamedTuple):
 def frame_of(graph: Graph) -> np.ndarray:
     """A graph as one array (F,) int64, for kernels that are called for a single query: addresses, shapes and numbers. It
     spares the call some twenty arguments (3 µs). Whoever calls with it keeps the graph's arrays alive.
+
+    11 addresses, the 18 lengths of their axes, 6 numbers of the coding as bits, metric, entry and top.
     """
     arrays = (*graph[:8], *graph.coding[:3])
     numbers = np.array(graph.coding[3:], np.float64).view(np.int64)
@@ -566,7 +568,7 @@ def offer_fresh(graph, probe, links, level, ef, beam, size, cursor, fresh, keys,
     keys, fresh: as `new_room` makes them.
     """
     worst = beam[size - 1] if size == ef else _LAST_KEY
-    soon = beam[cursor + 1] if cursor + 1 < size else np.int64(0)
+    soon = beam[cursor + 1] if cursor + 1 < size else np.int64(0)  # what is nearer is likely to be expanded next
     kept = 0
     if graph.coding.by_lines:
         products = keys[fresh.shape[0] :]
@@ -1373,14 +1375,14 @@ def strengthen(graph, base, parents, lost, rows, ef, marks, clock):
 
 
 @compiled
-def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, clock, queue):
+def mend_links(graph, base, upper, level, fill, rows, start, stop, dead, lost, marks, clock, queue):
     """Nodes of rows[start:stop] (int32) with links to dead ones (N,) bool choose anew: among their live links and the live
     links of the dead, followed through further dead ones. Only dead nodes' links and their own are read, so order is
     without effect. Who loses a link gets lost = 1. queue (N,) int32.
 
-    What `select` refuses fills up the list to its old length, nearest first (the paper's keepPrunedConnections): a node's
-    candidates are fewer here than when it came, and without the filling a graph that loses half its nodes round after round
-    ends with a quarter fewer links and half a point less recall than a new one.
+    If fill is 1, what `select` refuses fills up the list to its old length, nearest first (the paper's
+    keepPrunedConnections): a node's candidates are fewer here than when it came, and without the filling a graph that loses
+    half its nodes round after round ends with a quarter fewer links and half a point less recall than a new one.
     """
     links = base if level == 0 else upper
     width = links.shape[1]
@@ -1424,7 +1426,7 @@ def mend_links(graph, base, upper, level, rows, start, stop, dead, lost, marks, 
             first += 1
         count = select(graph, beam, size, width, chosen, 0, code)
         for j in range(size):
-            if count >= degree:
+            if count >= degree or not fill:
                 break
             if not contains(chosen, count, node_of(beam[j])):
                 chosen[count] = node_of(beam[j])
@@ -1485,7 +1487,7 @@ SIGNATURES: dict[Any, Any] = {
     attach: types.void(_graph, _links, _scratch, _bytes, _nodes, _n, *_marks, _scratch),
     find_selves: types.void(_graph, _nodes, _n, _n, _n, *_marks, _bytes),
     strengthen: types.void(_graph, _links, _scratch, _bytes, _nodes, _n, *_marks),
-    mend_links: types.void(_graph, _links, _links, _n, _nodes, _n, _n, _mask, _bytes, *_marks, _scratch),
+    mend_links: types.void(_graph, _links, _links, _n, _n, _nodes, _n, _n, _mask, _bytes, *_marks, _scratch),
 }
 
 

@@ -14,8 +14,12 @@ from vecdb.index.scratch import ScratchShelf
 _NODES_AT_ONCE = 512
 
 
-def remove(graph: HnswGraph, positions: Positions, shelf: ScratchShelf, pool: RangePool) -> None:
-    """Take live nodes (n,) out of the graph: afterwards no link leads to them or from them."""
+def remove(graph: HnswGraph, positions: Positions, shelf: ScratchShelf, pool: RangePool, *, fill: bool = True) -> None:
+    """Take live nodes (n,) out of the graph: afterwards no link leads to them or from them.
+
+    fill: nodes keep their degree, by links to near nodes that the rule would refuse. Around a removed node the graph is then
+    a little richer than a graph in which it never was.
+    """
     n = graph.size
     graph.own()
     dead = np.zeros(n, np.bool_)
@@ -27,14 +31,16 @@ def remove(graph: HnswGraph, positions: Positions, shelf: ScratchShelf, pool: Ra
     lost[bereaved[bereaved >= 0]] = 1
     if graph.live_count:
         for level in range(graph.top + 1):
-            _mend(graph, level, dead, lost, shelf, pool)
+            _mend(graph, level, fill, dead, lost, shelf, pool)
     _clear(graph, positions)
     if graph.entry >= 0 and dead[graph.entry]:
         graph.choose_entry()
     repair(graph, lost, shelf, pool, removed=len(positions), touched=None)
 
 
-def _mend(graph: HnswGraph, level: int, dead: Mask, lost: np.ndarray, shelf: ScratchShelf, pool: RangePool) -> None:
+def _mend(
+    graph: HnswGraph, level: int, fill: bool, dead: Mask, lost: np.ndarray, shelf: ScratchShelf, pool: RangePool
+) -> None:
     n = graph.size
     rows = np.flatnonzero(graph.live[:n] & (graph.levels[:n] >= level)).astype(np.int32)
     view = graph.view()
@@ -47,6 +53,7 @@ def _mend(graph: HnswGraph, level: int, dead: Mask, lost: np.ndarray, shelf: Scr
                 graph.base,
                 graph.upper,
                 level,
+                int(fill),
                 rows,
                 start,
                 stop,

@@ -257,9 +257,9 @@ class SlowGraph:
         rest = sorted((self.between(target, node), node) for node in candidates if node not in kept)
         return select_neighbours(rest[: 4 * width], width, self.between, kept)
 
-    def mend(self, node: int, level: int, dead: NDArray[np.bool_]) -> list[int]:
-        """Links of a node after some of them died: chosen among its live ones and those that the dead lead to, and then the
-        nearest of the others, until it has as many as it had.
+    def mend(self, node: int, level: int, dead: NDArray[np.bool_], fill: bool) -> list[int]:
+        """Links of a node after some of them died: chosen among its live ones and those that the dead lead to, and then, to
+        fill up, the nearest of the others until it has as many as it had.
         """
         links = self.links(node, level)
         if not dead[links].any():
@@ -274,7 +274,7 @@ class SlowGraph:
         near = sorted((self.between(node, other), other) for other in live)
         chosen = select_neighbours(near, width, self.between)
         refused = [other for _, other in near if other not in chosen]
-        return chosen + refused[: max(len(links) - len(chosen), 0)]
+        return chosen + refused[: max(len(links) - len(chosen), 0) if fill else 0]
 
 
 def room_for(k: int, ef: int) -> int:

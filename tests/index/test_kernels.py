@@ -438,18 +438,22 @@ def test_reverse_links_above_the_base_level_know_no_tree() -> None:
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("level", [0, 1])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
-def test_those_who_lose_links_choose_among_what_the_dead_led_to(metric: Metric, level: int, share: float) -> None:
+@pytest.mark.parametrize("fill", [False, True])
+def test_those_who_lose_links_choose_among_what_the_dead_led_to(
+    metric: Metric, level: int, share: float, fill: bool
+) -> None:
     graph = linked_graph(20, metric)
     dead = np.random.default_rng(3).random(COUNT) < share
     rows = np.flatnonzero(~dead & (graph.levels[:COUNT] >= level)).astype(np.int32)
     slow = SlowGraph(graph.view())
-    want = {int(node): slow.mend(int(node), level, dead) for node in rows}
+    want = {int(node): slow.mend(int(node), level, dead, fill) for node in rows}
     before = links_of(graph, level)
     lost = np.zeros(COUNT, np.uint8)
     queue = np.empty(COUNT, np.int32)
     for start, stop in ((0, len(rows) // 2), (len(rows) // 2, len(rows))):
         links = graph.base, graph.upper
-        kernels.mend_links(graph.view(), *links, level, rows, start, stop, dead, lost, *scratch(COUNT), queue)
+        part = rows, start, stop
+        kernels.mend_links(graph.view(), *links, level, int(fill), *part, dead, lost, *scratch(COUNT), queue)
     after = links_of(graph, level)
     assert {node: after[node] for node in want} == want
     assert all(after[node] == before[node] for node in before if node not in want)
