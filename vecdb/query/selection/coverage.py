@@ -91,7 +91,8 @@ class Objective:
         self._relevance = pool.relevance
         self.similarities = similarities(pool)
         self.weights = neighbourhood(pool, self.similarities, options.tau)
-        self.cells = cells_of(pool, options.clusters)
+        nothing_to_vary = not options.diversity  # then the cells, half of the time, are not needed
+        self.cells = np.zeros(len(pool), dtype=np.int64) if nothing_to_vary else cells_of(pool, options.clusters)
         self._best = np.zeros(len(pool))  # similarity of each candidate to the chosen one most like it
         self._mass = np.zeros(int(self.cells.max(initial=0)) + 1)  # relevance chosen in each cell
 
