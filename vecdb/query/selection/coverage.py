@@ -44,11 +44,15 @@ _ROUNDS = 5  # of k-means; the cells need not be the best ones
 class Coverage:
     """coverage, relevance, diversity: the weights of the three terms. tau: how sharply the neighbourhood is the query's; small
     lets only the most relevant candidates count. clusters: cells of the pool, at most one for five candidates.
+
+    The defaults came out best on the tuning halves of `bench select`: they raised the share of sub-topics found by 10 % without
+    costing 5 % of the precision on more sets than any others that also keep copies of a hit away. A relevance of 0.02 brings
+    copies back; cells (diversity) find a little more, cost precision, and take as long as all the rest.
     """
 
     coverage: float = 1.0
     relevance: float = 0.0
-    diversity: float = 0.01
+    diversity: float = 0.0
     tau: float = 0.05
     clusters: int = 20
     pool: int = 200
