@@ -37,9 +37,7 @@ _LATENCY_ROUNDS = 300
 
 GRIDS: dict[str, list[Selector]] = {
     "mmr": [Mmr(d, pool) for d, pool in product((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), (50, 100, 200))],
-    "coverage": [
-        Coverage(1.0, b, c, tau) for b, c, tau in product((0, 0.02), (0, 0.01, 0.03), (0.02, 0.03, 0.05, 0.1))
-    ],
+    "coverage": [Coverage(1.0, b, c, tau) for b, c, tau in product((0, 0.02), (0, 0.003, 0.01), (0.03, 0.05, 0.1))],
     "kcenter": [KCenter(pool) for pool in (12, 15, 20, 30, 50, 100, 200)],
     "dpp": [Dpp(r, pool) for r, pool in product((0.7, 0.8, 0.9, 0.95, 0.98, 0.99), (50, 200))],
 }
