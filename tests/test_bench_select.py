@@ -55,7 +55,7 @@ def test_a_run_writes_a_line_for_each_method(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(run, "load_facet_set", made)
     monkeypatch.setattr(run, "GRIDS", {name: grid[:2] for name, grid in run.GRIDS.items()})
     monkeypatch.setattr(run, "_LATENCY_ROUNDS", 2)
-    assert run.main(["--sets", "fashion", "--common", "--out", str(tmp_path)]) == 0
+    assert run.main(["--sets", "fashion", "--out", str(tmp_path)]) == 0
     (path,) = tmp_path.glob("select-*.jsonl")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     quality = {line["method"]: line for line in lines if line["part"] == "quality"}
@@ -63,7 +63,7 @@ def test_a_run_writes_a_line_for_each_method(monkeypatch: pytest.MonkeyPatch, tm
         quality
     )
     assert all(0 <= value <= 1 for line in quality.values() for value in line["means"].values())
-    assert len([line for line in lines if line["part"] == "common"]) == 2
+    assert len([line for line in lines if line["part"] == "tuning"]) == 2 * len(run.GRIDS)
     assert {line["method"] for line in lines if line["part"] == "latency"} == {
         "topk",
         "coverage",

@@ -489,7 +489,6 @@ def bad_questions(db: Any) -> Any:
         refusal(lambda: docs.search(v, vector=v)),
         refusal(lambda: docs.search("a", fusion="best")),
         refusal(lambda: docs.search("a", select="most")),
-        refusal(lambda: docs.search("a", diversity=2.0)),
         refusal(lambda: docs.search('"open', syntax="query")),
         refusal(lambda: docs.search("a", cursor="x")),
         refusal(lambda: docs.search("a", where={"year": {"$above": 1}})),

@@ -18,7 +18,7 @@ import numpy as np
 from vecdb.errors import InvalidInput
 from vecdb.language_model import LanguageModel, Prompt, as_language_model, openai_llm
 from vecdb.passages import TEMPLATE, CountTokens, Packer, Piece, distinct, estimate_tokens, joined, piece_of
-from vecdb.query.selection import Coverage, Pool, Selector, selector_of
+from vecdb.query.selection import MOST_IN_POOL, Coverage, Pool, Selector, selector_of
 from vecdb.relevance import relevances
 from vecdb.types import Answer, Context, Filter, Hit, Hits, Mode, Passage
 
@@ -76,7 +76,7 @@ def build_context(
     relevant = _relevant(question, hits, collection, min_relevance)
     around = [_with_neighbours(collection, hit, neighbours) for hit in relevant]
     if selector is not None:
-        around = [around[place] for place in _chosen(selector, relevant, around, packer)]
+        around = [around[place] for place in _chosen(selector, relevant[:MOST_IN_POOL], around, packer)]
         hits = replace(hits, hits=tuple(replace(hit, vector=None) for hit in hits))
     pieces = (piece for of_hit in around for piece in of_hit if piece.text.strip())
     text, passages = packer.pack(distinct(joined(pieces)))

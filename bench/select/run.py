@@ -30,16 +30,14 @@ K = 10
 POOL = 200
 MEASURES = {"S-recall": subtopic_recall, "alpha-nDCG": alpha_ndcg, "precision": precision}
 
+_WANTED = 1.1  # times the top k's S-recall
 _KEPT = 0.95  # of the top k's precision
 _SAMPLES = 10_000  # of the paired bootstrap
 _LATENCY_ROUNDS = 300
 
 GRIDS: dict[str, list[Selector]] = {
     "mmr": [Mmr(d, pool) for d, pool in product((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), (50, 100, 200))],
-    "coverage": [
-        Coverage(1.0, b, c, tau)
-        for b, c, tau in product((0, 0.02, 0.05, 0.1), (0, 0.01, 0.02, 0.05, 0.1), (0.02, 0.03, 0.05, 0.1, 0.2))
-    ],
+    "coverage": [Coverage(1.0, b, c, tau) for b, c, tau in product((0, 0.02), (0, 0.003, 0.01), (0.03, 0.05, 0.1))],
     "kcenter": [KCenter(pool) for pool in (12, 15, 20, 30, 50, 100, 200)],
     "dpp": [Dpp(r, pool) for r, pool in product((0.7, 0.8, 0.9, 0.95, 0.98, 0.99), (50, 200))],
 }
@@ -81,16 +79,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _measured(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    halves = {}
     for name in given.sets:
         begun = time.perf_counter()
         data = load_facet_set(name)
         questions = [_question(data, asked) for asked in data.questions[: given.questions]]
-        halves[name] = (questions[::2], questions[1::2])
-        yield from _compared(data, *halves[name])
+        yield from _compared(data, questions[::2], questions[1::2])
         print(f"{name}: {time.perf_counter() - begun:.0f} s", file=sys.stderr)
-    if given.common:
-        yield from _common([tuning for tuning, _ in halves.values()])
     yield from _latencies(data, given.questions)
 
 
@@ -102,9 +96,22 @@ def _question(data: FacetSet, asked: Asked) -> Question:
 
 
 def _compared(data: FacetSet, tuning: list[Question], measured: list[Question]) -> Iterator[dict[str, Any]]:
-    """A line for each method: what it was set to, and its measures on questions that did not choose that."""
+    """A line for each option on the tuning half; then one for each method: what it was set to, and its measures on questions
+    that did not choose that.
+    """
+    (top,) = _tried([None], tuning)
     chosen: dict[str, Selector | None] = {"topk": None, "coverage (default)": Coverage(), "mmr (default)": Mmr()}
-    chosen |= {f"{name} (tuned)": _best(grid, tuning) for name, grid in GRIDS.items()}
+    for name, grid in GRIDS.items():
+        tried = _tried(grid, tuning)
+        chosen[f"{name} (tuned)"] = _best(grid, tried, top)
+        for selector, means in zip(grid, tried):
+            yield {
+                "part": "tuning",
+                "data": {"name": data.name},
+                "setting": _setting(selector),
+                "means": means,
+                "topk": top,
+            }
     values = {name: _values(selector, measured) for name, selector in chosen.items()}
     for name, selector in chosen.items():
         yield {
@@ -116,7 +123,7 @@ def _compared(data: FacetSet, tuning: list[Question], measured: list[Question]) 
                 "subtopics": data.facets_each,
             },
             "method": name,
-            "setting": None if selector is None else {"kind": name_of(selector), **asdict(selector)},  # type: ignore[call-overload]
+            "setting": None if selector is None else _setting(selector),
             "pool": POOL,
             "k": K,
             "means": {measure: float(values[name][measure].mean()) for measure in MEASURES},
@@ -128,6 +135,10 @@ def _compared(data: FacetSet, tuning: list[Question], measured: list[Question]) 
         }
 
 
+def _setting(selector: Selector) -> dict[str, Any]:
+    return {"kind": name_of(selector), **asdict(selector)}  # type: ignore[call-overload]
+
+
 def _values(selector: Selector | None, questions: Sequence[Question]) -> dict[str, NDArray[np.float64]]:
     """Each measure of each question (Q,)."""
     answers = [question.answer(selector) for question in questions]
@@ -137,23 +148,14 @@ def _values(selector: Selector | None, questions: Sequence[Question]) -> dict[st
     }
 
 
-def _best(grid: Sequence[Selector], questions: Sequence[Question]) -> Selector:
-    least = _KEPT * _mean(None, questions, "precision")
-    scored = [(_mean(s, questions, "precision") >= least, _mean(s, questions, "S-recall")) for s in grid]
-    return grid[max(range(len(grid)), key=lambda i: scored[i])]
+def _tried(grid: Sequence[Selector | None], questions: Sequence[Question]) -> list[dict[str, float]]:
+    """The means of each option."""
+    return [{m: float(v.mean()) for m, v in _values(selector, questions).items()} for selector in grid]
 
 
-def _mean(selector: Selector | None, questions: Sequence[Question], measure: str) -> float:
-    return float(np.mean([MEASURES[measure](q.answer(selector), q.asked.facets, K) for q in questions]))
-
-
-def _common(tunings: Sequence[Sequence[Question]]) -> Iterator[dict[str, Any]]:
-    """How each option of the coverage grid does on all tuning halves: from this the defaults were chosen."""
-    top = [{m: values.mean() for m, values in _values(None, questions).items()} for questions in tunings]
-    for selector in GRIDS["coverage"]:
-        found = [{m: v.mean() for m, v in _values(selector, questions).items()} for questions in tunings]
-        ratios = {m: [float(f[m] / t[m]) for f, t in zip(found, top)] for m in MEASURES}
-        yield {"part": "common", "setting": asdict(selector), "ratios": ratios}  # type: ignore[call-overload]
+def _best(grid: Sequence[Selector], tried: Sequence[dict[str, float]], top: dict[str, float]) -> Selector:
+    least = _KEPT * top["precision"]
+    return grid[max(range(len(grid)), key=lambda i: (tried[i]["precision"] >= least, tried[i]["S-recall"]))]
 
 
 def _interval(differences: NDArray[np.float64]) -> dict[str, float]:
@@ -206,6 +208,9 @@ def tables(lines: Sequence[dict[str, Any]]) -> list[Table]:
     made = [_quality([line for line in quality if line["data"]["name"] == name]) for name in _names(quality)]
     if len(made) > 1:
         made.append(_means(quality))
+    tuned = [line for line in lines if line["part"] == "tuning" and line["setting"]["kind"] == "coverage"]
+    if tuned:
+        made.append(_common(tuned))
     timed = [line for line in lines if line["part"] == "latency"]
     if timed:
         rows = tuple(
@@ -254,6 +259,31 @@ def _means(quality: Sequence[dict[str, Any]]) -> Table:
             cells.append(Cell(f"{np.mean(ratios) - 1:+.1%}", -float(np.mean(ratios))))
         rows.append(tuple(cells))
     return Table(f"Mean of {len(top)} sets, against the top k", ("method", *MEASURES), tuple(rows))
+
+
+def _common(tuned: Sequence[dict[str, Any]]) -> Table:
+    """The options of coverage that do best on all tuning halves together: where its defaults come from."""
+    of_setting: dict[str, list[dict[str, float]]] = {}
+    for line in tuned:
+        ratios = {measure: line["means"][measure] / line["topk"][measure] for measure in MEASURES}
+        shown = ", ".join(f"{name} {line['setting'][name]}" for name in ("relevance", "diversity", "tau"))
+        of_setting.setdefault(shown, []).append(ratios)
+    means = {shown: [float(np.mean([r[m] for r in ratios])) for m in MEASURES] for shown, ratios in of_setting.items()}
+    met = {
+        shown: sum(r["S-recall"] >= _WANTED and r["precision"] >= _KEPT for r in ratios)
+        for shown, ratios in of_setting.items()
+    }
+    best = sorted(means, key=lambda shown: (-met[shown], -means[shown][0]))[:8]
+    rows = tuple(
+        (
+            Cell(shown),
+            *(Cell(f"{value - 1:+.1%}", -value) for value in means[shown]),
+            Cell(f"{met[shown]} of {len(of_setting[shown])}", -met[shown]),
+        )
+        for shown in best
+    )
+    header = ("options", *MEASURES, "sets: S-recall +10 %, precision -5 % at most")
+    return Table("Coverage on the tuning halves of all sets, against the top k", header, rows)
 
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:

@@ -45,9 +45,9 @@ class Pool:
         nothing = np.zeros(dimension, dtype=np.float32)
         given = np.stack([nothing if vector is None else vector for vector in vectors])
         largest = np.abs(given).max(axis=1, keepdims=True)  # squares of a very long vector would be beyond float32
-        given = given / np.where(largest > 0, largest, 1)
-        norms = np.linalg.norm(given, axis=1, keepdims=True)
-        return cls(relevance, np.asarray(given / np.where(norms > 0, norms, 1), dtype=np.float32))
+        scaled = given / np.where(largest > 0, largest, 1)
+        norms = np.linalg.norm(scaled, axis=1, keepdims=True)
+        return cls(relevance, np.asarray(scaled / np.where(norms > 0, norms, 1), dtype=np.float32))
 
     @cached_property
     def cosines(self) -> Floats:

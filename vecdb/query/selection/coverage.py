@@ -37,18 +37,23 @@ from vecdb.query.selection.kcenter import farthest_first
 # Bounds looked at together: one NumPy call for a block costs little more than one for a single candidate.
 _BLOCK = 16
 _LEAST_IN_CELL = 5  # on average: were each candidate a cell of its own, the diversity of cells would say nothing
-_ROUNDS = 5  # of k-means; the cells need not be the best ones
+_ROUNDS = 3  # of k-means; the cells need not be the best ones
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
     """coverage, relevance, diversity: the weights of the three terms. tau: how sharply the neighbourhood is the query's; small
     lets only the most relevant candidates count. clusters: cells of the pool, at most one for five candidates.
+
+    The defaults came out best on the tuning halves of `bench select`: they raised the share of sub-topics found by 10 % without
+    costing 5 % of the precision on most sets. A relevance of 0.02 brings copies of a hit back. A diversity of 0.01 finds a little
+    more and costs precision; none at all would let copies in again where they are far more relevant than all else, as then
+    nothing but noise is left to gain.
     """
 
     coverage: float = 1.0
     relevance: float = 0.0
-    diversity: float = 0.01
+    diversity: float = 0.003
     tau: float = 0.05
     clusters: int = 20
     pool: int = 200
@@ -91,7 +96,8 @@ class Objective:
         self._relevance = pool.relevance
         self.similarities = similarities(pool)
         self.weights = neighbourhood(pool, self.similarities, options.tau)
-        self.cells = cells_of(pool, options.clusters)
+        nothing_to_vary = not options.diversity  # then the cells, half of the time, are not needed
+        self.cells = np.zeros(len(pool), dtype=np.int64) if nothing_to_vary else cells_of(pool, options.clusters)
         self._best = np.zeros(len(pool))  # similarity of each candidate to the chosen one most like it
         self._mass = np.zeros(int(self.cells.max(initial=0)) + 1)  # relevance chosen in each cell
 
