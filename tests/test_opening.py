@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -272,6 +274,24 @@ def test_connections_of_threads_that_ended_are_closed(path: Path) -> None:
             thread.start()
             thread.join()
         assert len(db._store._readers) <= 2
+
+
+@pytest.mark.parametrize("text", [vecdb.TextConfig(), vecdb.TextConfig(cjk=True, k1=0.9)], ids=str)
+def test_connections_go_with_their_thread_and_with_their_database(path: Path, text: vecdb.TextConfig) -> None:
+    """The tokenizer that each of them knows refers to it, and would keep it."""
+    db = vecdb.open(path, background=False)
+    collection = db.collection("c", text=text)
+    collection.add(ids=["a"], texts=["ant 東京"])
+    for _ in range(5):
+        thread = threading.Thread(target=collection.search, args=("ant",))
+        thread.start()
+        thread.join()
+    assert collection.search("ant").ids == ["a"]
+    assert len(db._store._readers) <= 2
+    kept = [weakref.ref(db._store._writer), *map(weakref.ref, db._store._readers)]
+    del db, collection, thread
+    gc.collect()
+    assert [connection() for connection in kept] == [None] * len(kept)
 
 
 def test_a_new_thread_reads_the_same_file_after_a_chdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,7 @@ class Store:
             raise NotAVecdbFile(f"{path} is a folder; give the path of a file in it, such as {path / 'library.vecdb'}")
         with translated(path):
             self._writer = self._open_first()
+            self._owner = _Owner(self._writer)
             # Readers keep SQLite's small one: a scan gains nothing from a large cache, and pays as much again to fill it.
             self._writer.pragma("cache_size", -32_768)  # KiB
 
@@ -188,22 +189,23 @@ class Store:
             raise DatabaseClosed(f"{self._name} was opened before a fork; open it again in this process")
 
     def _reader(self) -> apsw.Connection:
-        reader: apsw.Connection | None = getattr(self._local, "reader", None)
-        if reader is None:
+        owner: _Owner | None = getattr(self._local, "reader", None)
+        if owner is None:
             # Writable, though nothing is written through it: only such a connection, if it is the last one to close, takes
             # the write-ahead log with it.
             reader = self._connect(writable=not self.read_only)
+            register(reader)
             reader.pragma("query_only", True)
-            self._local.reader = reader
+            self._local.reader = owner = _Owner(reader)
             with self._readers_lock:
                 self._readers.add(reader)
-        return reader
+        return owner.db
 
     def _forget_reader(self) -> None:
-        reader = getattr(self._local, "reader", None)
+        owner: _Owner | None = getattr(self._local, "reader", None)
         self._local.reader = None
-        if reader is not None:
-            reader.close()
+        if owner is not None:
+            owner.db.close()
 
     def _open_first(self) -> apsw.Connection:
         """The first connection: whose file is it, is it of a version we know, does the schema stand?"""
@@ -224,6 +226,7 @@ class Store:
     def _prepared(self, db: apsw.Connection) -> apsw.Connection:
         try:
             self._prepare(db, *self._identity(db))
+            register(db)
         except BaseException:
             db.close()
             raise
@@ -300,11 +303,27 @@ class Store:
             flags |= apsw.SQLITE_OPEN_URI
         db = apsw.Connection(name, flags=flags)
         db.set_busy_timeout(self._busy_timeout_ms)
-        register(db)
         # FULL: with NORMAL a power cut can lose the last acknowledged commits of a WAL database (never its consistency).
         db.pragma("synchronous", "full" if self._durability == "full" else "normal")
         db.pragma("journal_size_limit", 64 << 20)  # a bulk load leaves no large log behind
         return db
+
+
+class _Owner:
+    """Whoever keeps a connection keeps it by one of these, and it is closed with it: when its thread ends, or the Store goes.
+
+    A connection itself would never go, because the tokenizer that it knows refers to it.
+    """
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self.db = db
+        weakref.finalize(self, _let_go, db, os.getpid()).atexit = False
+
+
+def _let_go(db: apsw.Connection, pid: int) -> None:
+    if os.getpid() == pid:  # else it is the parent's, see Store.is_inherited
+        with suppress(apsw.Error):
+            db.close()
 
 
 @contextmanager

@@ -39,7 +39,10 @@ _MOST_KNOWN = 500_000  # stems remembered by one tokenizer: 60 MB at most
 
 
 def register(db: apsw.Connection) -> None:
-    """Make the tokenizer and the ranking function known to a connection."""
+    """Make the tokenizer and the ranking function known to a connection. Raises what reading the file raises."""
+    db.execute(
+        "SELECT count(*) FROM sqlite_schema"
+    ).fetchall()  # apsw takes any failure to read it for a SQLite without FTS5
     db.register_fts5_tokenizer("vecdb", _made)
     db.register_fts5_function("vecdb_bm25", _bm25)
 

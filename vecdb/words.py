@@ -40,7 +40,10 @@ class Analyzer:
         """A query's terms in order, each with the piece of text that it is the term of. Any text will do."""
         data = text.encode(errors="replace")
         found: Any = self._cut(data, apsw.FTS5_TOKENIZE_QUERY, None, include_colocated=False)
-        return [(term, data[start:end].decode(errors="replace")) for start, end, term in found]
+        pieces = [(term, data[start:end].decode(errors="replace")) for start, end, term in found]
+        return [
+            (term, piece) for term, piece in pieces if "\0" not in piece
+        ]  # FTS5 cannot be asked for a trigram with it
 
 
 def field_texts(metadata: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[str | None, ...]:

@@ -7,7 +7,7 @@ phrase says no more than a word does. A term that is found in several ways keeps
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from vecdb.query.spelling import near_terms
@@ -39,26 +39,24 @@ class QueryTerms:
 
 
 class Thesaurus:
-    """Synonyms as terms, so that any form of a word finds them: first term -> (all terms, weights and words of an expansion)."""
+    """Synonyms by their terms, so that any form of a word finds them: first term -> (all its terms, its expansions)."""
 
     def __init__(self, synonyms: Mapping[str, Mapping[str, float]], analyzer: Analyzer) -> None:
-        self._known: dict[str, list[tuple[tuple[str, ...], list[tuple[float, dict[str, str]]]]]] = {}
+        self._known: dict[str, list[tuple[tuple[str, ...], Mapping[str, float]]]] = {}
         for text, expansions in synonyms.items():
             terms = tuple(term for term, _ in analyzer.query(text))
-            found = [(weight, dict(analyzer.query(expansion))) for expansion, weight in expansions.items()]
             if terms:
-                self._known.setdefault(terms[0], []).append((terms, found))
+                self._known.setdefault(terms[0], []).append((terms, expansions))
 
-    def expanded(self, asked: tuple[str, ...]) -> list[tuple[str, str, float]]:
+    def expanded(self, asked: tuple[str, ...], analyzer: Analyzer) -> Iterator[tuple[str, str, float]]:
         """(term, word, weight) for all that the terms of a query, in order, bring with them."""
-        return [
-            (term, word, weight / len(words))
-            for place, first in enumerate(asked)
-            for terms, expansions in self._known.get(first, ())
-            if asked[place : place + len(terms)] == terms
-            for weight, words in expansions
-            for term, word in words.items()
-        ]
+        for place, first in enumerate(asked):
+            for terms, expansions in self._known.get(first, ()):
+                if asked[place : place + len(terms)] == terms:
+                    for expansion, weight in expansions.items():
+                        words = dict(analyzer.query(expansion))
+                        for term, word in words.items():
+                            yield term, word, weight / len(words)
 
 
 def terms_of(text: str, analyzer: Analyzer, thesaurus: Thesaurus | None = None) -> QueryTerms:
@@ -67,7 +65,7 @@ def terms_of(text: str, analyzer: Analyzer, thesaurus: Thesaurus | None = None) 
     asked = tuple(term for term, _ in found)
     weights, words = dict.fromkeys(asked, 1.0), dict(reversed(found))
     words = {term: words[term] for term in weights}  # in the order of the query, each with its first word
-    for term, word, weight in thesaurus.expanded(asked) if thesaurus is not None else ():
+    for term, word, weight in thesaurus.expanded(asked, analyzer) if thesaurus is not None else ():
         weights[term] = max(weights.get(term, 0.0), weight)
         words.setdefault(term, word)
     return QueryTerms(weights, words, asked)
