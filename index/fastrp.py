@@ -38,7 +38,7 @@ class FastRPConfig:
     """
 
     dimension: int = 128
-    weights: tuple[float, ...] = (0.0, 0.0, 1.0, 4.0)
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)  # on a bipartite graph (0, 0, 1, 4) is no better than chance
     degree_exponent: float = -0.5
     normalise: bool = True
     sparsity: float | None = None
