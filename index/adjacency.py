@@ -97,17 +97,18 @@ class Adjacency:
     @cached_property
     def is_dangling(self) -> NDArray[np.bool_]:
         """(N,) nodes without outgoing edges."""
-        return np.diff(self.starts) == 0
+        found: NDArray[np.bool_] = self.starts[1:] == self.starts[:-1]
+        return found
 
     @cached_property
     def sums(self) -> Floats:
         """(N,) the sum of the weights of the edges that go out."""
-        return np.bincount(self.sources, self.weights.astype(np.float64), minlength=len(self))
+        return _sums(self.sources, self.weights, len(self))
 
     @cached_property
     def strengths(self) -> Floats:
         """(N,) the sum of the weights of the edges that come in."""
-        return np.bincount(self.targets, self.weights.astype(np.float64), minlength=len(self))
+        return _sums(self.targets, self.weights, len(self))
 
     @cached_property
     def popularity(self) -> Floats:
@@ -163,6 +164,11 @@ def pairs_once(
     return low[places], high[places], weights[good][places]
 
 
+def _sums(nodes: NDArray[np.integer[Any]], values: NDArray[np.floating[Any]], size: int) -> Floats:
+    """(size,) for each node the sum of its values. (np.bincount of nothing would count in whole numbers.)"""
+    return np.bincount(nodes, values.astype(np.float64), minlength=size).astype(np.float64, copy=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """Flow that left some seeds, round by round. layers[t]: nodes (m,) ascending and the flow (m,) that came to each after t
@@ -197,8 +203,7 @@ def spread(
     p_s = c sum_{t<T} (1-c)^t e_s P^t + sum_v f_T(v) p_v holds exactly for any number T of rounds; the last layer is f_T.
     seeds and weights (m,): where the walk restarts, weights summing to 1. barred: (N,) nodes that nothing may pass.
     """
-    flow = np.zeros(len(graph))
-    np.add.at(flow, seeds, weights)
+    flow = _sums(seeds, weights, len(graph))
     scores, residual = np.zeros(len(graph)), 0.0
     nodes = np.flatnonzero(flow)
     layers = [(nodes, flow[nodes])]
@@ -208,7 +213,7 @@ def spread(
         scores[nodes] += np.where(stuck, values, restart * values)
         places, counts = graph.edges_of(nodes)
         moved = np.repeat((1 - restart) * values, counts) * graph.shares[places]
-        flow = np.bincount(graph.targets[places], moved, minlength=len(graph))
+        flow = _sums(graph.targets[places], moved, len(graph))
         nodes = np.flatnonzero(flow)
         kept = flow[nodes] >= threshold
         if barred is not None:
@@ -220,9 +225,10 @@ def spread(
 
 def power_iteration(graph: Adjacency, start: Floats, *, restart: float = RESTART, tolerance: float = 1e-12) -> Floats:
     """(N,) the exact PageRank of a start distribution (N,) (uniform: the global one), to within tolerance in L1."""
-    scores, flow = np.zeros(len(graph)), np.asarray(start, dtype=np.float64)
+    scores: Floats = np.zeros(len(graph))
+    flow: Floats = np.asarray(start, dtype=np.float64)
     while flow.sum() > tolerance:
         scores += restart * flow
-        moved = np.bincount(graph.targets, flow[graph.sources] * graph.shares, minlength=len(graph))
+        moved = _sums(graph.targets, flow[graph.sources] * graph.shares, len(graph))
         flow = (1 - restart) * (moved + np.where(graph.is_dangling, flow, 0.0))
     return scores

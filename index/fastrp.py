@@ -38,7 +38,7 @@ class FastRPConfig:
     """
 
     dimension: int = 128
-    weights: tuple[float, ...] = (0.0, 0.0, 1.0, 4.0)
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)  # on a bipartite graph (0, 0, 1, 4) is no better than chance
     degree_exponent: float = -0.5
     normalise: bool = True
     sparsity: float | None = None
@@ -121,7 +121,8 @@ def projection(keys: Keys, config: FastRPConfig) -> NDArray[np.float64]:
     value = np.sqrt(s / dimension)
     with np.errstate(over="ignore"):  # uint64 arithmetic wraps round, as it should
         numbers = keys.astype(np.uint64)[:, None] * np.uint64(dimension) + np.arange(1, dimension + 1, dtype=np.uint64)
-        mixed = _mixed(_mixed(np.full(1, config.seed, np.uint64)) + _GOLDEN * numbers)
+        start = _mixed(np.full(1, config.seed, np.uint64))
+        mixed = _mixed(np.add(start, np.multiply(numbers, _GOLDEN, dtype=np.uint64), dtype=np.uint64))
     drawn = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
     entries = np.where(drawn < 0.5 / s, value, np.where(drawn < 1.0 / s, -value, 0.0))
     empty = np.flatnonzero(~entries.any(axis=1))

@@ -158,7 +158,7 @@ def personalised(
     count = len(starts) - 1
     with RangePool(min(threads, count)) as pool:
         pool.run(work, count, step=max(_SOURCES_AT_ONCE, -(-count // (4 * threads))))
-    return PageRanks(*(column[copy_of] for column in (found.nodes, found.scores, found.residual, found.pushes)))
+    return PageRanks(found.nodes[copy_of], found.scores[copy_of], found.residual[copy_of], found.pushes[copy_of])
 
 
 def _flattened(

@@ -239,7 +239,7 @@ class DeriveBody(Body):
     field: str = "fastrp"
     kinds: list[str] | dict[str, float] | None = None
     dimension: int = 128
-    weights: list[float] = Field(default_factory=lambda: [0.0, 0.0, 1.0, 4.0])
+    weights: list[float] = Field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])
     degree_exponent: float = -0.5
     seed: int = 0
 

@@ -229,15 +229,23 @@ class _Nearest:
         return _Nearest(self.rows[places], self.distances[places], self.cosines[places])
 
     def followed_by(self, other: _Nearest) -> _Nearest:
-        parts = zip((self.rows, self.distances, self.cosines), (other.rows, other.distances, other.cosines))
-        return _Nearest(*(np.concatenate(part) for part in parts))
+        return _Nearest(
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.distances, other.distances]),
+            np.concatenate([self.cosines, other.cosines]),
+        )
 
     def or_nearer(self, other: _Nearest) -> _Nearest:
         """The nearest of both; at equal distance those here, which must be the older rows."""
-        wide = np.concatenate([self.distances, other.distances], axis=1)
-        order = np.argsort(wide, axis=1, kind="stable")[:, :NEAREST]
-        parts = ((self.rows, other.rows), (self.distances, other.distances), (self.cosines, other.cosines))
-        return _Nearest(*(np.take_along_axis(np.concatenate(part, axis=1), order, 1) for part in parts))
+        rows = np.concatenate([self.rows, other.rows], axis=1)
+        distances = np.concatenate([self.distances, other.distances], axis=1)
+        cosines = np.concatenate([self.cosines, other.cosines], axis=1)
+        order = np.argsort(distances, axis=1, kind="stable")[:, :NEAREST]
+        return _Nearest(
+            np.take_along_axis(rows, order, 1),
+            np.take_along_axis(distances, order, 1),
+            np.take_along_axis(cosines, order, 1),
+        )
 
 
 class _Tail:
@@ -324,7 +332,7 @@ def _others(snapshot: Snapshot, view: VectorView, slots: Slots, near: Slots, dis
 def _unit(vectors: Vectors) -> Vectors:
     """(m, D) at length 1; zeros stay zeros."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)
+    return np.divide(vectors, np.where(norms > 0, norms, 1), dtype=np.float32)
 
 
 def _entity_edges(snapshot: Snapshot, mentions: list[tuple[str, int]]) -> Edges:

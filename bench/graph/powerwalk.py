@@ -23,7 +23,7 @@ from vecdb.index.pagerank import Fingerprints, fingerprints, personalised
 from vecdb.index.pool import RangePool
 
 _SOURCES, _BATCH, _TOP = 100, 1_000, 50
-_WALKS = (10, 100)
+_WALKS = (10, 100, 200)
 _SETTINGS: tuple[tuple[str, int, bool], ...] = (
     ("fingerprints alone", 0, True),
     ("T = 1", 1, True),

@@ -32,6 +32,12 @@ BODIES: dict[tuple[str, str], type[schemas.Body]] = {
     ("POST", "/v1/collections/docs/context"): schemas.ContextBody,
     ("POST", "/v1/collections/docs/recall-report"): schemas.RecallBody,
     ("POST", "/v1/collections/docs/tune"): schemas.TuneBody,
+    ("POST", "/v1/collections/docs/links"): schemas.LinksBody,
+    ("POST", "/v1/collections/docs/links/delete"): schemas.UnlinkBody,
+    ("POST", "/v1/collections/docs/links/get"): schemas.LinksOfBody,
+    ("POST", "/v1/collections/docs/links/entities"): schemas.EntitiesBody,
+    ("POST", "/v1/collections/docs/derive"): schemas.DeriveBody,
+    ("POST", "/v1/collections/docs/records/vector"): schemas.VectorBody,
 }
 SEARCH = "/v1/collections/docs/search"
 JSON = {"Content-Type": "application/json"}

@@ -287,7 +287,7 @@ class AsyncRemoteCollection:
         *,
         kinds: Sequence[str] | Mapping[str, float] | None = None,
         dimension: int = 128,
-        weights: Sequence[float] = (0.0, 0.0, 1.0, 4.0),
+        weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         degree_exponent: float = -0.5,
         seed: int = 0,
     ) -> int:
