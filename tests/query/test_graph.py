@@ -157,7 +157,7 @@ def test_what_everybody_names_links_nobody(db: vecdb.Database) -> None:
 
 def test_beta_zero_is_the_plain_answer_to_the_bit(docs: vecdb.Collection) -> None:
     v = scattered(1, seed=9)[0]
-    for options in ({}, {"mode": "hybrid"}, {"diversity": 0.5}, {"where": {"n": {"$gt": 50}}}):
+    for options in ({}, {"mode": "hybrid"}, {"select": "mmr"}, {"where": {"n": {"$gt": 50}}}):
         plain = docs.search("wing", vector=v, **options)
         other = docs.search("wing", vector=v, graph=GraphOptions(beta=0.0), **options)
         assert plain.hits == other.hits

@@ -35,7 +35,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"mode": "vector"},
     {"mode": "hybrid"},
     {"mode": "hybrid", "where": {"n": {"$lt": 3}}},
-    {"mode": "hybrid", "fusion": "weighted", "group_by": "n", "diversity": 0.3, "min_score": 0.0},
+    {"mode": "hybrid", "fusion": "weighted", "group_by": "n", "select": "mmr", "min_score": 0.0},
     {"mode": "text", "fuzzy": True},
     {"mode": "text", "syntax": "query"},
 ]

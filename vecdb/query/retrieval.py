@@ -275,7 +275,9 @@ class Retrieval:
         """The stored vector (D,) of each of these rows; None for a record that has none."""
         with self._store.read() as db:
             blobs = self._tables.vectors_of(db, rows)
-        found = {row: from_blobs([blob], len(blob) // 4)[0] for row, blob in blobs.items()}
+        if not blobs:
+            return [None] * len(rows)
+        found = dict(zip(blobs, from_blobs(list(blobs.values()), len(next(iter(blobs.values()))) // 4)))
         return [found.get(row) for row in rows]
 
     def matches(self, row: int, where: Node) -> bool:
