@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,22 @@ def test_walks_give_nearly_what_exact_page_rank_gives(db: vecdb.Database) -> Non
     best = [f"r{int(row) - 1}" for row in made.snapshot.rows[np.argsort(-truth)[:30]]]
     assert len(set(best) & set(walks.ids[:30])) >= 24
     assert len(set(best) & set(walks.ids[:30])) >= len(set(best) & set(steps.ids[:30])) - 3
+
+
+def test_walks_are_made_in_the_background_once_somebody_asked(path: Path) -> None:
+    with vecdb.open(path) as db:
+        docs = db.collection("docs", dimension=8)
+        docs.add(ids=[f"r{i}" for i in range(300)], vectors=scattered(300))
+        deadline = time.monotonic() + 60
+        engine = None
+        while engine != "walks" and time.monotonic() < deadline:
+            hits = docs.search(scattered(1, seed=2)[0], graph=GraphOptions())
+            engine = hits.trace[-1].detail["engine"]
+            time.sleep(0.05)
+        assert engine == "walks"
+        assert all(hit.trace[-1].detail["path"] for hit in hits)  # type: ignore[index]
+        docs.add(ids=["new"], vectors=scattered(1, seed=2))
+        assert docs.search(scattered(1, seed=2)[0], k=1, graph=GraphOptions()).ids == ["new"]
 
 
 def test_pages_batches_and_why_not(docs: vecdb.Collection) -> None:
