@@ -67,7 +67,7 @@ HITS = st.builds(
                     stage=TEXT,
                     rank=st.none() | st.integers(1, 9),
                     score=st.none() | FINITE,
-                    detail=st.none()
+                    detail=st.just({})
                     | st.dictionaries(TEXT, FINITE | st.lists(st.dictionaries(TEXT, TEXT), max_size=2)),
                 )
             ).map(tuple),
