@@ -217,6 +217,12 @@ class Tables:
     def fingerprints(self, db: apsw.Connection) -> dict[str, str]:
         return dict(db.execute("SELECT parent, fingerprint FROM sources WHERE collection = ?", (self.collection,)))
 
+    def count_texts(self, db: apsw.Connection, match: str | None = None) -> int:
+        """How many records have text; with an FTS5 query, how many of them match it."""
+        if match is None:
+            return int(db.execute(f"SELECT count(*) FROM {self.texts_view}").get)
+        return int(db.execute(f"SELECT count(*) FROM {self.words} WHERE {self.words} MATCH ?", (match,)).get)
+
     def text_bytes(self, db: apsw.Connection) -> int:
         return int(db.execute(f"SELECT coalesce(sum(octet_length(text)), 0) FROM {self.records}").get)
 

@@ -33,12 +33,17 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class TraceStep:
-    """What one stage made of a hit: its rank there (from 1), its score there, and the weight of that list in the next stage."""
+    """What one stage made of a hit: its rank there (from 1), and its score there.
+
+    Of a list that was fused: weight, its weight in the fusion, and added, what it added to the hit's fused score, weight
+    included. The score of the stage "fusion" is the sum of what the lists added.
+    """
 
     stage: str
     rank: int | None = None
     score: float | None = None
     weight: float | None = None
+    added: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,10 @@ def _hit_to_wire(hit: Hit, compact: bool) -> Wire:
         "parent": hit.parent,
         "seq": hit.seq,
         **_vector_field(hit.vector, compact),
-        "trace": [{"stage": s.stage, "rank": s.rank, "score": s.score, "weight": s.weight} for s in hit.trace],
+        "trace": [
+            {"stage": s.stage, "rank": s.rank, "score": s.score, "weight": s.weight, "added": s.added}
+            for s in hit.trace
+        ],
     }
 
 

@@ -19,7 +19,7 @@ from vecdb.definition import Definition
 from vecdb.errors import InvalidQuery
 from vecdb.filters import Node
 from vecdb.metadata import decode
-from vecdb.query.fusion import fuse, fusion_of
+from vecdb.query.fusion import Share, fuse, fusion_of
 from vecdb.query.ranking import Ranking
 from vecdb.query.request import Query, SearchOptions, cursor_to
 from vecdb.query.retrieval import Retrieval
@@ -42,7 +42,7 @@ class Course:
 
     query: Query
     lists: list[Ranking] = field(default_factory=list)  # first-stage ones
-    weights: dict[str, float] = field(default_factory=dict)  # of the first-stage lists, in the fusion
+    shares: dict[str, Share] = field(default_factory=dict)  # what each first-stage list added in the fusion
     stages: list[Ranking] = field(default_factory=list)  # after the first stage, in order
     reports: list[StageReport] = field(default_factory=list)
     records: dict[int, StoredRecord] = field(default_factory=dict)
@@ -89,9 +89,9 @@ class Engine:
             self._by_vector(courses, depth, where, options)
         if "text" in stages:
             self._by_text(courses, depth, where, options)
+        if len(stages) > 1:
+            self._fuse(courses, options)
         for course in courses:
-            if len(stages) > 1:
-                self._fuse(course, options)
             self._later_stages(course, options)
         return courses
 
@@ -142,13 +142,16 @@ class Engine:
             name="the vector of query {}".format,
         )
 
-    def _fuse(self, course: Course, options: SearchOptions) -> None:
-        since = time.perf_counter()
+    def _fuse(self, courses: list[Course], options: SearchOptions) -> None:
         fusion = fusion_of(options.fusion)
-        fused = fuse(course.lists, fusion)
-        course.weights = {ranking.name: weight for ranking, weight in zip(course.lists, fusion.weights)}
-        course.stages.append(fused)
-        course.report("fusion", len(fused), since, {"kind": type(fusion).__name__.lower()})
+        texts = [course.query.text or "" for course in courses]
+        for course, evidence in zip(courses, self.retrieval.evidence(texts, options, stems=fusion.needs_stems)):
+            since = time.perf_counter()
+            fused = fuse(course.lists, fusion, evidence)
+            course.shares = {ranking.name: share for ranking, share in zip(course.lists, fused.shares)}
+            course.stages.append(fused.ranking)
+            detail = {"kind": type(fusion).__name__.lower(), **fused.detail}
+            course.report("fusion", len(fused.ranking), since, detail)
 
     def _later_stages(self, course: Course, options: SearchOptions) -> None:
         if options.rerank is not None:
@@ -245,7 +248,7 @@ class Engine:
         vectors = self.retrieval.vectors_of(rows) if options.vectors and rows else None
         for i, row in enumerate(rows):
             record = course.records[row]
-            steps = tuple(_steps(lists, course.weights, row))
+            steps = tuple(_steps(lists, course.shares, row))
             yield Hit(
                 id=record.id,
                 rank=options.offset + i + 1,
@@ -260,13 +263,19 @@ class Engine:
 
 
 def _steps(
-    lists: Sequence[tuple[Ranking, dict[int, int]]], weights: Mapping[str, float], row: int
+    lists: Sequence[tuple[Ranking, dict[int, int]]], shares: Mapping[str, Share], row: int
 ) -> Iterator[TraceStep]:
-    """A record's rank and score in each list that has it."""
+    """A record's rank and score in each list that has it, and what those that were fused added."""
     for ranking, places in lists:
         place = places.get(row)
-        if place is not None:
-            yield TraceStep(ranking.name, place + 1, float(ranking.scores[place]), weights.get(ranking.name))
+        if place is None:
+            continue
+        rank, score = place + 1, float(ranking.scores[place])
+        share = shares.get(ranking.name)
+        if share is None:
+            yield TraceStep(ranking.name, rank, score)
+        else:
+            yield TraceStep(ranking.name, rank, score, share.weight, float(share.scores[place]))
 
 
 def group_of(record: StoredRecord | None, key: str) -> str | None:

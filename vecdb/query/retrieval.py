@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import apsw
@@ -15,6 +15,7 @@ from vecdb.filters import Node
 from vecdb.index.base import Mask
 from vecdb.memory import Memory, Part, Snapshot
 from vecdb.query.cold import ColdScan
+from vecdb.query.fusion import Evidence
 from vecdb.query.ranking import Ranking, Scores, ranked
 from vecdb.query.request import SearchOptions
 from vecdb.storage import Store
@@ -152,13 +153,50 @@ class Retrieval:
 
     def match_of(self, text: str) -> str:
         """Any text as an FTS5 query for any of its words. Nothing in it can be taken for syntax."""
-        name, *arguments = [part for part in self._definition.config.text.tokenizer if part != "porter"]
         with self._store.read() as db:
-            tokenize = db.fts5_tokenizer(name, arguments)
-            reason = apsw.FTS5_TOKENIZE_QUERY
-            found = tokenize(text.encode(), reason, None, include_offsets=False, include_colocated=False)
-            words = cast(list[str], found)
-        return " OR ".join('"{}"'.format(word.replace('"', '""')) for word in dict.fromkeys(words))
+            return " OR ".join(_quoted(word) for word in dict.fromkeys(self._words_of(db, text)))
+
+    def _words_of(self, db: apsw.Connection, text: str) -> list[str]:
+        """The words of a text as FTS5 cuts them, before it stems them."""
+        name, *arguments = [part for part in self._definition.config.text.tokenizer if part != "porter"]
+        tokenize = db.fts5_tokenizer(name, arguments)
+        found = tokenize(text.encode(), apsw.FTS5_TOKENIZE_QUERY, None, include_offsets=False, include_colocated=False)
+        return cast(list[str], found)
+
+    def evidence(self, queries: Sequence[str], options: SearchOptions, *, stems: bool = True) -> list[Evidence]:
+        """What a fusion may know of each query. stems: also how rare its words are, which a query in FTS5's syntax has not."""
+        bare = [
+            Evidence(k=options.offset + options.k, words=len(q.split()), metric=self._definition.config.metric)
+            for q in queries
+        ]
+        if not stems or options.syntax == "query":
+            return bare
+        if self._memory.newest().words is None:
+            return [self._rarities_from_file(query, known) for query, known in zip(queries, bare)]
+        snapshot = self._memory.current("words")
+        words = snapshot.words
+        assert words is not None
+        live = None if snapshot.all_live else snapshot.live
+        documents = words.documents(live)
+        with self._store.read() as db:
+            tokenize = self._memory.tokenizer(db, query=True)
+            found = [tuple(dict.fromkeys(tokenize(query))) for query in queries]
+        return [
+            replace(known, stems=s, frequencies=tuple(words.frequency(stem, live) for stem in s), documents=documents)
+            for known, s in zip(bare, found)
+        ]
+
+    def _rarities_from_file(self, query: str, known: Evidence) -> Evidence:
+        """The stems of a query, counted by FTS5."""
+        frequencies: dict[str, int] = {}
+        with self._store.read() as db:
+            tokenize = self._memory.tokenizer(db, query=True)
+            for word in self._words_of(db, query):
+                for stem in tokenize(word):  # one, but for a tokenizer that cuts a word of its own making once more
+                    if stem not in frequencies:
+                        frequencies[stem] = self._tables.count_texts(db, _quoted(word))
+            documents = self._tables.count_texts(db)
+        return replace(known, stems=tuple(frequencies), frequencies=tuple(frequencies.values()), documents=documents)
 
     # -- shared ------------------------------------------------------------------------------------------------------------
 
@@ -187,6 +225,11 @@ class Retrieval:
         assert snapshot.attributes is not None
         slot = int(snapshot.slots_of(np.array([row]))[0])
         return slot >= 0 and bool(snapshot.attributes.mask(where)[slot])
+
+
+def _quoted(word: str) -> str:
+    """As a string of FTS5's query syntax."""
+    return '"{}"'.format(word.replace('"', '""'))
 
 
 def scores_of(distances: Vector, metric: Metric) -> Scores:

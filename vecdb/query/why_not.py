@@ -107,6 +107,10 @@ def _dropped(ranking: Ranking, before: Ranking, course: Course, record: StoredRe
         group = group_of(record, options.group_by or "parent")
         reason = f"{options.per_group} better hit(s) of the same {options.group_by} ({group}) were kept"
         return WhyNot(record.id, name, reason, f"raise per_group above {options.per_group}", rank)
+    if name == "fusion":
+        kind = next(r.detail.get("kind") for r in course.reports if r.stage == name)
+        reason = f"the fusion ({kind}) left it out: far behind the best vector, or too far down in the words' list"
+        return WhyNot(record.id, name, reason, "take another fusion, such as 'rrf', or raise k", rank)
     if name == "diversity":
         return WhyNot(record.id, name, "hits like it were chosen already", "lower diversity, or raise k", rank)
     looked_at = next((r.detail.get("looked_at") for r in course.reports if r.stage == name), None)
