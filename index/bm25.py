@@ -149,6 +149,10 @@ class Postings:
                 weight * counts / (counts + saturation[slots])
             )  # a slot occurs once for each term and block
 
+    def documents(self, live: Mask | None = None) -> int:
+        """How many documents have text."""
+        return int(np.count_nonzero(self.lengths >= 0 if live is None else live & (self.lengths >= 0)))
+
     def frequency(self, term: str, live: Mask | None = None) -> int:
         """In how many documents the term occurs."""
         number = self.vocabulary.get(term)

@@ -281,9 +281,11 @@ class ScanBody(Body):
 
 
 class FusionBody(Body):
-    kind: Literal["rrf", "weighted"]
+    kind: Literal["rrf", "weighted", "zscore", "distribution", "combmnz", "vstash"]
     k: float | None = Field(default=None, description="of rrf")
+    base: Literal[0, 1] | None = Field(default=None, description="of rrf: the rank of the first row")
     weights: list[float] | None = Field(default=None, description="of the vector list and the text list")
+    gate: bool | None = Field(default=None, description="of vstash: drop vector hits far behind the best")
 
 
 class SelectBody(Body):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from vecdb.query.fusion import Rrf
 from vecdb.types import Hit, TraceStep
 
 
-def recomputed(hit: Hit, fusion: Rrf) -> float:
-    """A list gives its score; a fusion adds up what its lists contribute; a reranker gives its own; what only leaves out or
-    reorders (min_score, select, group) keeps the score.
+def recomputed(hit: Hit) -> float:
+    """A list gives its score; a fusion adds up what its lists added; a reranker gives its own score; what
+    only leaves out or reorders (min_score, select, group) keeps the score.
     """
     score = 0.0
     lists: list[TraceStep] = []
@@ -18,16 +17,10 @@ def recomputed(hit: Hit, fusion: Rrf) -> float:
             score = step.score
             lists.append(step)
         elif step.stage == "fusion":
-            score = sum(_contribution(each, fusion) for each in lists)
+            score = sum(each.added for each in lists if each.added is not None)
         elif step.stage == "rerank":
             assert step.score is not None
             score = step.score
         else:
             assert step.stage in ("min_score", "select", "group")
     return score
-
-
-def _contribution(step: TraceStep, fusion: Rrf) -> float:
-    assert step.weight is not None
-    assert step.rank is not None
-    return step.weight / (fusion.k + step.rank)

@@ -226,10 +226,13 @@ def test_more_than_one_request_takes_is_refused_before_it_is_sent() -> None:
 
 def test_code_of_the_callers_is_not_sent() -> None:
     class Mine:
-        weights = (1.0, 1.0)
+        needs_stems = False
 
-        def contributions(self, ranking: Any) -> Any:
-            return ranking.scores
+        def pool(self, wanted: int) -> int:
+            return wanted
+
+        def shares(self, rankings: Any, evidence: Any) -> Any:
+            return (), {}
 
         def rerank(self, query: str, candidates: Any, k: int) -> Any:
             return []

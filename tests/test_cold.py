@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb.query.request import SearchOptions
 
 WORDS = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen"]
 
@@ -39,6 +40,7 @@ QUERIES: list[dict[str, Any]] = [
     {"mode": "text", "where": {"n": {"$in": [1, 2]}}},
     {"mode": "hybrid"},
     {"mode": "hybrid", "where": {"n": 4}, "k": 50},
+    {"mode": "hybrid", "fusion": "vstash"},
 ]
 
 
@@ -54,6 +56,22 @@ def test_cold_and_warm_answers_are_the_same(filled: Path, rng: np.random.Generat
         assert {report.detail.get("engine") for report in warm.trace if report.stage != "fusion"} <= {"exact", "memory"}
     assert cold.ids == warm.ids
     np.testing.assert_allclose(cold.scores, warm.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("language", ["english", "none", "cjk"])
+def test_words_are_as_rare_in_the_file_as_in_memory(tmp_path: Path, language: Any) -> None:
+    texts = ["the bees' dance, dancing", "a dancer danced", None, "東京都の天気予報", '"quoted" bees-wax', "café"]
+    with vecdb.open(tmp_path / "words.vecdb", background=False) as db:
+        docs = db.collection("c", text=vecdb.TextConfig(language=language))
+        docs.add(ids=[str(i) for i in range(6)], texts=texts, vectors=np.eye(6))
+        docs.delete("1")
+        retrieval = docs._engine.retrieval
+        queries = ["Dancing BEES dance", 'cafe "quoted" AND wax', "天気予報", "", "?!", "zeppelin the"]
+        cold = retrieval.evidence(queries, SearchOptions())
+        assert {evidence.documents for evidence in cold} == {4}
+        assert cold[0].stems or language == "cjk"
+        docs.warm()
+        assert retrieval.evidence(queries, SearchOptions()) == cold
 
 
 def test_sqlite_vec_reads_the_stored_vectors(filled: Path, rng: np.random.Generator) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import vecdb
 from vecdb import wire
-from vecdb.query.fusion import Rrf, Weighted
+from vecdb.query.fusion import CombMnz, Distribution, Rrf, Vstash, Weighted, ZScore
 from vecdb.query.selection import Coverage, Dpp, KCenter, Mmr
 from vecdb.types import Context, Hit, Hits, Page, Passage, Record, StageReport, TraceStep
 
@@ -161,7 +161,18 @@ def test_selections_come_back_as_they_were(select: Any) -> None:
     assert wire.why_not_from_wire(travelled(wire.why_not_to_wire(why))) == why
 
 
-@pytest.mark.parametrize("fusion", [Rrf(), Rrf(k=7.5, weights=(0.0, 2.0)), Weighted(weights=(0.3, 0.7))])
+@pytest.mark.parametrize(
+    "fusion",
+    [
+        Rrf(),
+        Rrf(k=7.5, weights=(0.0, 2.0), base=0),
+        Weighted(weights=(0.3, 0.7)),
+        ZScore(),
+        Distribution(weights=(1.0, 0.0)),
+        CombMnz(),
+        Vstash(gate=False),
+    ],
+)
 def test_fusions_come_back_as_they_were(fusion: Any) -> None:
     assert wire.fusion_from_wire(travelled(wire.fusion_to_wire(fusion))) == fusion
 

@@ -342,6 +342,10 @@ class Tables:
     def fingerprints(self, db: apsw.Connection) -> dict[str, str]:
         return dict(db.execute("SELECT parent, fingerprint FROM sources WHERE collection = ?", (self.collection,)))
 
+    def count_texts(self, db: apsw.Connection) -> int:
+        """How many records have text."""
+        return int(db.execute(f"SELECT count(*) FROM {self.texts_view}").get)
+
     def text_bytes(self, db: apsw.Connection) -> int:
         return int(db.execute(f"SELECT coalesce(sum(octet_length(text)), 0) FROM {self.records}").get)
 

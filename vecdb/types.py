@@ -45,15 +45,18 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class TraceStep:
-    """What one stage made of a hit: its rank there (from 1), its score there, and the weight of that list in the next stage.
+    """What one stage made of a hit: its rank there (from 1), and its score there.
 
-    detail: what else the stage knows of this hit, JSON-able; `Collection.search` documents it.
+    Of a list that was fused: weight, its weight in the fusion, and added, what it added to the hit's fused score, weight
+    included. The score of the stage "fusion" is the sum of what the lists added. detail: what else the stage knows of this hit,
+    JSON-able; `Collection.search` documents it.
     """
 
     stage: str
     rank: int | None = None
     score: float | None = None
     weight: float | None = None
+    added: float | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -198,7 +198,7 @@ def _hit_to_wire(hit: Hit, compact: bool) -> Wire:
 
 
 def _step_to_wire(step: TraceStep) -> Wire:
-    told = {"stage": step.stage, "rank": step.rank, "score": step.score, "weight": step.weight}
+    told = {"stage": step.stage, "rank": step.rank, "score": step.score, "weight": step.weight, "added": step.added}
     return told if not step.detail else {**told, "detail": dict(step.detail)}
 
 

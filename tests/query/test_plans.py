@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from recompute import recomputed
 
 import vecdb
-from vecdb.query.fusion import Rrf
+from vecdb.query.fusion import FUSIONS, Rrf, Weighted
 from vecdb.query.retrieval import Found, Retrieval
 from vecdb.query.selection import Coverage, Dpp, KCenter, Mmr
 from vecdb.rerank.base import Candidate, Ranked
@@ -73,13 +73,21 @@ SELECTS = st.sampled_from(
 
 @st.composite
 def plans(draw: st.DrawFn) -> dict[str, Any]:
-    """Options of a search; the fusion is always an Rrf object."""
+    """Options of a search."""
     weights = draw(st.sampled_from([(1.0, 1.0), (0.3, 2.0), (1.0, 0.0)]))
     return {
         "k": draw(st.integers(1, 12)),
         "offset": draw(st.integers(0, 6)),
         "mode": draw(st.sampled_from(["vector", "text", "hybrid"])),
-        "fusion": Rrf(draw(st.sampled_from([0.0, 10.0, 60.0])), weights),
+        "fusion": draw(
+            st.sampled_from(
+                [
+                    Rrf(draw(st.sampled_from([0.0, 10.0, 60.0])), weights),
+                    Weighted(weights),
+                    *(FUSIONS[name]() for name in FUSIONS),
+                ]
+            )
+        ),
         "select": draw(SELECTS),
         "group_by": draw(st.sampled_from([None, "parent", "even"])),
         "per_group": draw(st.integers(1, 3)),
@@ -117,7 +125,7 @@ def test_each_score_recomputes_from_the_trace(
     hits = collections(seed).search(**QUERIES, **plan, vectors=True)
     query = np.array(QUERIES["vector"]) / np.linalg.norm(QUERIES["vector"])
     for hit in hits:
-        assert hit.score == pytest.approx(recomputed(hit, plan["fusion"]), abs=1e-6)
+        assert hit.score == pytest.approx(recomputed(hit), abs=1e-6)
         assert hit.score == hit.trace[-1].score
         by_vector = next((step.score for step in hit.trace if step.stage == "vector"), None)
         assert by_vector is None or by_vector == pytest.approx(float(hit.vector @ query), abs=1e-6)

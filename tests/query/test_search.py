@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from word_embedder import WordEmbedder
 
 import vecdb
-from vecdb.query.fusion import Rrf, Weighted
+from vecdb.query.fusion import FUSIONS, Rrf, Weighted
 from vecdb.query.selection import Coverage, Mmr
 from vecdb.rerank.base import Candidate, Ranked
 
@@ -137,28 +137,29 @@ def test_text_and_vector_together_use_the_given_vector(collection: vecdb.Collect
     assert (step.stage, step.rank) == ("vector", 1)
 
 
-@pytest.mark.parametrize("fusion", ["rrf", "weighted", Rrf(k=1, weights=(2, 1)), Weighted(weights=(0.2, 0.8))])
+@pytest.mark.parametrize("fusion", [*FUSIONS, Rrf(k=1, weights=(2, 1), base=0), Weighted(weights=(0.2, 0.8))])
 def test_a_hybrid_score_recomputes_from_the_trace(collection: vecdb.Collection, fusion: Any) -> None:
     hits = collection.search("supersonic wing flow", fusion=fusion, k=5)
-    lists = {name: [h for h in hits if any(s.stage == name for s in h.trace)] for name in ("vector", "text")}
+    report = next(report for report in hits.trace if report.stage == "fusion")
+    assert hits
     for hit in hits:
         steps = {step.stage: step for step in hit.trace}
+        lists = [steps[name] for name in ("vector", "text") if name in steps]
         assert steps["fusion"].score == pytest.approx(hit.score)
-        total = 0.0
-        for name in ("vector", "text"):
-            step = steps.get(name)
-            if step is None:
-                continue
+        assert sum(step.added or 0.0 for step in lists) == pytest.approx(hit.score, abs=1e-6)
+        for step in lists:
             assert step.rank is not None
             assert step.score is not None
             assert step.weight is not None
-            if isinstance(fusion, Rrf) or fusion == "rrf":
-                k = fusion.k if isinstance(fusion, Rrf) else 60
-                total += step.weight / (k + step.rank)
+            if report.detail["kind"] == "rrf":
+                added = step.weight / (report.detail["k"] + step.rank - 1 + report.detail["base"])
+            elif "scales" in report.detail:
+                offset, scale = report.detail["scales"][step.stage]
+                added = step.weight * ((step.score - offset) / scale if scale else 1.0)
+                added *= len(lists) if report.detail["kind"] == "combmnz" else 1
             else:
-                scores = [s.score for h in lists[name] for s in h.trace if s.stage == name and s.score is not None]
-                total += step.weight * (step.score - min(scores)) / (max(scores) - min(scores))
-        assert total == pytest.approx(hit.score, abs=1e-6)
+                continue
+            assert step.added == pytest.approx(added, abs=1e-6)
 
 
 @pytest.mark.parametrize(

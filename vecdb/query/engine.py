@@ -21,7 +21,7 @@ from vecdb.definition import Definition
 from vecdb.errors import InvalidQuery
 from vecdb.filters import Node
 from vecdb.metadata import decode
-from vecdb.query.fusion import fuse, fusion_of
+from vecdb.query.fusion import Share, fuse, fusion_of
 from vecdb.query.graph import GraphStage
 from vecdb.query.graph_options import GraphOptions
 from vecdb.query.ranking import Ranking
@@ -74,7 +74,7 @@ class Course:
 
     query: Query
     lists: list[Ranking] = field(default_factory=list)  # first-stage ones
-    weights: dict[str, float] = field(default_factory=dict)  # of the first-stage lists, in the fusion
+    shares: dict[str, Share] = field(default_factory=dict)  # what each first-stage list added in the fusion
     stages: list[Ranking] = field(default_factory=list)  # after the first stage, in order
     reports: list[StageReport] = field(default_factory=list)
     records: dict[int, StoredRecord] = field(default_factory=dict)
@@ -127,9 +127,9 @@ class Engine:
             self._by_vector(courses, depth, where, options)
         if "text" in stages:
             self._by_text(courses, depth, where, options)
+        if len(stages) > 1:
+            self._fuse(courses, options)
         for course in courses:
-            if len(stages) > 1:
-                self._fuse(course, options)
             if options.overlay is not None:
                 self._follow_links(course, options.overlay, where)
             self._later_stages(course, options)
@@ -186,13 +186,16 @@ class Engine:
             name="the vector of query {}".format,
         )
 
-    def _fuse(self, course: Course, options: SearchOptions) -> None:
-        since = time.perf_counter()
+    def _fuse(self, courses: list[Course], options: SearchOptions) -> None:
         fusion = fusion_of(options.fusion)
-        fused = fuse(course.lists, fusion)
-        course.weights = {ranking.name: weight for ranking, weight in zip(course.lists, fusion.weights)}
-        course.stages.append(fused)
-        course.report("fusion", len(fused), since, {"kind": type(fusion).__name__.lower()})
+        texts = [course.query.text or "" for course in courses]
+        for course, evidence in zip(courses, self.retrieval.evidence(texts, options, stems=fusion.needs_stems)):
+            since = time.perf_counter()
+            fused = fuse(course.lists, fusion, evidence)
+            course.shares = {ranking.name: share for ranking, share in zip(course.lists, fused.shares)}
+            course.stages.append(fused.ranking)
+            detail = {"kind": type(fusion).__name__.lower(), **fused.detail}
+            course.report("fusion", len(fused.ranking), since, detail)
 
     def _follow_links(self, course: Course, options: GraphOptions, where: Node | None) -> None:
         since = time.perf_counter()
@@ -313,7 +316,7 @@ class Engine:
         snippets = self._snippets(course, rows, options)
         for i, row in enumerate(rows):
             record = course.records[row]
-            steps = tuple(_steps(lists, course.weights, details, row))
+            steps = tuple(_steps(lists, course.shares, details, row))
             yield Hit(
                 id=record.id,
                 rank=options.offset + i + 1,
@@ -340,16 +343,19 @@ class Engine:
 
 def _steps(
     lists: Sequence[tuple[Ranking, dict[int, int]]],
-    weights: Mapping[str, float],
+    shares: Mapping[str, Share],
     details: Mapping[str, Mapping[int, Mapping[str, Any]]],
     row: int,
 ) -> Iterator[TraceStep]:
-    """A record's rank and score in each list that has it."""
+    """A record's rank and score in each list that has it, and what those that were fused added."""
     for ranking, places in lists:
         place = places.get(row)
-        if place is not None:
-            detail = details.get(ranking.name, {}).get(row, {})
-            yield TraceStep(ranking.name, place + 1, float(ranking.scores[place]), weights.get(ranking.name), detail)
+        if place is None:
+            continue
+        rank, score = place + 1, float(ranking.scores[place])
+        share = shares.get(ranking.name)
+        weight, added = (None, None) if share is None else (share.weight, float(share.scores[place]))
+        yield TraceStep(ranking.name, rank, score, weight, added, details.get(ranking.name, {}).get(row, {}))
 
 
 def group_of(record: StoredRecord | None, key: str) -> str | None:

@@ -102,7 +102,8 @@ def _text(engine: Engine, text: str, depth: int, options: SearchOptions) -> Plan
 def _after(lists: tuple[str, ...], options: SearchOptions) -> Iterator[PlannedStage]:
     if len(lists) > 1:
         fusion = fusion_of(options.fusion)
-        weights = {"weights": dict(zip(lists, fusion.weights))}
+        given = getattr(fusion, "weights", None)  # some are found for each query
+        weights = {} if given is None else {"weights": dict(zip(lists, given))}
         yield PlannedStage("fusion", type(fusion).__name__.lower(), "there are several lists", None, weights)
     if options.overlay is not None:
         yield PlannedStage("graph", "pagerank", "graph was given", None, asdict(options.overlay))

@@ -158,8 +158,7 @@ class SearchOptions:
         """How many candidates each first-stage list must give."""
         if self.candidates is not None:
             return max(self.candidates, self.wanted)
-        # A record that is good in one list only must be found in the other to be ranked well by both.
-        depth = self.wanted if lists == 1 else max(100, 4 * self.wanted)
+        depth = self.wanted if lists == 1 else fusion_of(self.fusion).pool(self.wanted)
         if self.rerank is not None:
             depth = max(depth, 50, 5 * self.wanted)
         if (selector := self.selector) is not None:

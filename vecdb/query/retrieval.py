@@ -18,6 +18,7 @@ from vecdb.index.base import Mask
 from vecdb.index.exact import exact_search
 from vecdb.memory import Memory, Part, Snapshot
 from vecdb.query.cold import ColdScan
+from vecdb.query.fusion import Evidence
 from vecdb.query.ranking import Ranking, Rows, Scores, ranked
 from vecdb.query.request import VECTOR_FIELD, SearchOptions
 from vecdb.query.snippets import SnippetOptions, snippet
@@ -209,9 +210,7 @@ class Retrieval:
         if not loaded and self._needs_memory([terms.matches], options):
             way = "memory (loaded first)"
         if not loaded:
-            frequencies = {
-                term: self._cold.frequency(replace(terms, words={term: w})) for term, w in terms.words.items()
-            }
+            frequencies = self._frequencies_from_file(terms)
         else:
             snapshot, _, live = self._allowed(None, "words")
             words = snapshot.words
@@ -244,6 +243,35 @@ class Retrieval:
         if self._text.synonyms and self._own_thesaurus is None:
             self._own_thesaurus = Thesaurus(checked_synonyms(self._text.synonyms), analyzer)
         return self._own_thesaurus
+
+    def evidence(self, queries: Sequence[str], options: SearchOptions, *, stems: bool = True) -> list[Evidence]:
+        """What a fusion may know of each query. stems: also how rare its words are, which a query in FTS5's syntax has not."""
+        bare = [
+            Evidence(k=options.offset + options.k, words=len(q.split()), metric=self._definition.config.metric)
+            for q in queries
+        ]
+        if not stems or options.syntax == "query":
+            return bare
+        with self._store.read() as db:
+            analyzer = Analyzer(db, self._text)
+            asked = [terms_of(query, analyzer) for query in queries]
+        if self._memory.newest().words is None:
+            counted = [self._frequencies_from_file(terms) for terms in asked]
+            with self._store.read() as db:
+                documents = self._tables.count_texts(db)
+        else:
+            snapshot, _, live = self._allowed(None, "words")
+            words = snapshot.words
+            assert words is not None
+            counted = [{term: words.frequency(term, live) for term in terms.weights} for terms in asked]
+            documents = words.documents(live)
+        return [
+            replace(known, stems=tuple(found), frequencies=tuple(found.values()), documents=documents)
+            for known, found in zip(bare, counted)
+        ]
+
+    def _frequencies_from_file(self, terms: QueryTerms) -> dict[str, int]:
+        return {term: self._cold.frequency(replace(terms, words={term: word})) for term, word in terms.words.items()}
 
     # -- shared ------------------------------------------------------------------------------------------------------------
 
