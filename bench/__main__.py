@@ -13,6 +13,7 @@ COMMANDS = {
     "churn": "recall through rounds of deleting and upserting",
     "churn_index": "the same for the graph index alone, hnswlib and Chroma, against fresh builds",
     "million": "100,000 to 1,000,000 vectors: building, memory, opening, queries",
+    "retrieval": "joining lists: dense, BM25, RRF, vstash's rule, adaptive on judged collections; a hybrid query's time",
     "robustness": "kill -9, damaged files, several processes",
 }
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import orjson
@@ -24,7 +24,7 @@ from vecdb import errors
 from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector, RequestTimeout, ServiceError, VecdbError
 from vecdb.filters import parse
 from vecdb.metadata import DATE_KEY, encode, iso_text, normalised, plain
-from vecdb.query.fusion import FUSIONS, Fusion
+from vecdb.query.fusion import FUSIONS, Adaptive, Fusion, Lean
 from vecdb.types import (
     CollectionStats,
     Context,
@@ -325,14 +325,24 @@ def fusion_to_wire(fusion: str | Fusion) -> str | Wire:
 
 def fusion_from_wire(value: Mapping[str, Any]) -> Fusion:
     """Raises InvalidQuery for options that this kind does not have."""
-    options = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items() if name != "kind"}
+    options = _tuples({name: item for name, item in value.items() if name != "kind"})
     try:
+        if options.get("lean") is not None:
+            options["lean"] = Lean(**_tuples(options["lean"]))
         fusion: Fusion = FUSIONS[value["kind"]](**options)
         return fusion
     except (KeyError, TypeError) as error:
         raise InvalidQuery(
             f"fusion is {dict(value)!r}; it must be one of {', '.join(FUSIONS)} with its options"
         ) from error
+
+
+def adaptive_from_wire(value: Wire) -> Adaptive:
+    return cast(Adaptive, fusion_from_wire(value))
+
+
+def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
 
 
 # -- errors

@@ -31,6 +31,7 @@ BODIES: dict[tuple[str, str], type[schemas.Body]] = {
     ("POST", "/v1/collections/docs/context"): schemas.ContextBody,
     ("POST", "/v1/collections/docs/recall-report"): schemas.RecallBody,
     ("POST", "/v1/collections/docs/tune"): schemas.TuneBody,
+    ("POST", "/v1/collections/docs/fit-fusion"): schemas.FitFusionBody,
 }
 SEARCH = "/v1/collections/docs/search"
 JSON = {"Content-Type": "application/json"}
