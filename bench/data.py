@@ -178,7 +178,7 @@ def embedded(name: str, checksum: str, texts: list[str]) -> tuple[str, Vectors]:
         CACHE.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         with unfinished.open("wb") as file:
-            np.save(file, _embed(texts))
+            np.save(file, embed(texts))
         unfinished.rename(path)
     vectors: Vectors = np.load(path, mmap_mode="r")
     if len(vectors) != len(texts):
@@ -188,7 +188,8 @@ def embedded(name: str, checksum: str, texts: list[str]) -> tuple[str, Vectors]:
     return DEFAULT_MODEL, vectors
 
 
-def _embed(texts: Sequence[str]) -> Vectors:
+def embed(texts: Sequence[str], name: str = "") -> Vectors:
+    """(N, D) by the default model, with a progress bar."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -197,7 +198,7 @@ def _embed(texts: Sequence[str]) -> Vectors:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("embedding", total=len(texts))
+        task = progress.add_task(f"embedding {name}".rstrip(), total=len(texts))
         return embed_in_batches(
             load_embedder("default"), texts, progress=lambda done, _: progress.update(task, completed=done)
         )

@@ -12,6 +12,7 @@ from vecdb.server.schemas import (
     BatchBody,
     ContextBody,
     ExplainBody,
+    FitFusionBody,
     RecallBody,
     SearchBody,
     TuneBody,
@@ -79,6 +80,7 @@ _RECALL = {
     "sample": 100,
     "rows": [{"where": "", "matching": 1204, "recall": 0.998, "p5": 0.9, "self_recall": 1.0, "exact": False}],
 }
+_FUSION = {"kind": "adaptive", "tendency": 0.04, "lean": None}
 _TUNING = {
     "config": {"M": 16, "ef_construction": 200, "ef": 24, "seed": 0, "order": "random", "lid_k": 100},
     "target_recall": 0.95,
@@ -179,6 +181,14 @@ def recall_report(target: Reading, raw: JsonBody) -> Response:
     body = parsed(RecallBody, raw)
     body.check_size(target.settings)
     return json_answer(wire.recall_report_to_wire(target.open().recall_report(**body.given())))
+
+
+@router.post("/fit-fusion", operation_id="fitFusion", openapi_extra=takes(FitFusionBody), responses=gives(_FUSION))
+def fit_fusion(target: Reading, raw: JsonBody) -> Response:
+    """The adaptive fusion fitted to the collection by queries without judgements, to be passed as `fusion` to searches."""
+    body = parsed(FitFusionBody, raw)
+    fitted = target.open().fit_fusion(body.queries, vectors=body.vectors(target.settings))
+    return json_answer(wire.fusion_to_wire(fitted))
 
 
 @router.post("/tune", operation_id="tune", openapi_extra=takes(TuneBody), responses=gives(_TUNING))

@@ -281,10 +281,12 @@ class ScanBody(Body):
 
 
 class FusionBody(Body):
-    kind: Literal["rrf", "weighted", "zscore", "distribution", "combmnz", "vstash"]
+    kind: Literal["rrf", "weighted", "zscore", "distribution", "combmnz", "adaptive", "vstash"]
     k: float | None = Field(default=None, description="of rrf")
     base: Literal[0, 1] | None = Field(default=None, description="of rrf: the rank of the first row")
     weights: list[float] | None = Field(default=None, description="of the vector list and the text list")
+    tendency: float | None = Field(default=None, description="of adaptive: what Collection.fit_fusion measured")
+    lean: dict[str, Any] | None = Field(default=None, description="of adaptive: bias, slopes, means, deviations")
     gate: bool | None = Field(default=None, description="of vstash: drop vector hits far behind the best")
 
 
@@ -489,6 +491,22 @@ class TuneBody(Body):
             "budget_s": min(self.budget_s, _TUNING_SHARE * settings.request_timeout_s),
             "queries": self.queries if asked is None else asked,
         }
+
+
+class FitFusionBody(Body):
+    """Queries such as will be asked, and their vectors where the collection does not embed."""
+
+    queries: Texts
+    query_vectors: Annotated[list[Numbers], _StopAtFirst()] | None = None
+    query_vectors_base64: Texts | None = None
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {"queries": ["vaccines in children", "side effects of aspirin"]}
+
+    def vectors(self, settings: Settings) -> list[Any] | None:
+        """The queries' vectors, if any were given. Raises InvalidQuery, InvalidVector."""
+        _check_queries(settings, self.queries, self.query_vectors, self.query_vectors_base64)
+        return batch_vectors(self.query_vectors, self.query_vectors_base64)
 
 
 B = TypeVar("B", bound=Body)

@@ -20,7 +20,7 @@ import pytest
 import vecdb
 from vecdb.client import AsyncRemoteCollection
 from vecdb.errors import VecdbError
-from vecdb.query.fusion import FUSIONS, Rrf, Vstash, Weighted
+from vecdb.query.fusion import FUSIONS, Adaptive, Rrf, Vstash, Weighted
 from vecdb.query.selection import Coverage, Dpp, Mmr
 
 httpx2 = pytest.importorskip("httpx2")
@@ -244,6 +244,8 @@ def searching(db: Any) -> Any:
         docs.search("wing", vector=v, k=3, fusion=Weighted(weights=(0.2, 0.8))),
         *(docs.search("wing heat", vector=v, k=3, fusion=name) for name in FUSIONS),
         docs.search("wing heat", vector=v, k=3, fusion=Vstash(gate=False)),
+        docs.search("wing heat", vector=v, k=3, fusion=Adaptive(tendency=0.1)),
+        docs.fit_fusion(["wing heat", "slipstream"], vectors=np.stack([v, -v])),
         docs.search(["wing", "heat plate", "nothing of this"], k=2),
         docs.search(np.stack([v, -v]), k=2),
         docs.search(["wing", "heat"], vector=np.stack([v, -v]), k=2),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import vecdb
 from vecdb import wire
-from vecdb.query.fusion import CombMnz, Distribution, Rrf, Vstash, Weighted, ZScore
+from vecdb.query.fusion import Adaptive, CombMnz, Distribution, Rrf, Vstash, Weighted, ZScore
+from vecdb.query.fusion.learned import LEAN
 from vecdb.query.selection import Coverage, Dpp, KCenter, Mmr
 from vecdb.types import Context, Hit, Hits, Page, Passage, Record, StageReport, TraceStep
 
@@ -171,6 +172,8 @@ def test_selections_come_back_as_they_were(select: Any) -> None:
         Distribution(weights=(1.0, 0.0)),
         CombMnz(),
         Vstash(gate=False),
+        Adaptive(),
+        Adaptive(tendency=0.05, lean=LEAN),
     ],
 )
 def test_fusions_come_back_as_they_were(fusion: Any) -> None:

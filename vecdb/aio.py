@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vecdb.embedding import EmbedSpec
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.links import Extractor
+    from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
     from vecdb.storage import Durability
     from vecdb.tuning import CollectionTuning
@@ -546,6 +547,10 @@ class AsyncCollection:
         return await self._run(
             lambda: self._collection.tune(target_recall, k=k, budget_s=budget_s, queries=queries, apply=apply)
         )
+
+    async def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
+        """As Collection.fit_fusion: the adaptive fusion fitted by queries without judgements."""
+        return await self._run(lambda: self._collection.fit_fusion(queries, vectors=vectors))
 
     async def tuning(self) -> CollectionTuning | None:
         """As Collection.tuning, but to be called: what the last `tune` measured; None without one."""

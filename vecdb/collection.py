@@ -58,6 +58,7 @@ from vecdb.writer import Progress, Writer
 
 if TYPE_CHECKING:
     from vecdb.evaluation import Comparison, Evaluation, GateResult
+    from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
     from vecdb.tuning import CollectionTuning
 
@@ -415,7 +416,8 @@ class Collection:
         allow. where: a filter on metadata. exact: look at every vector instead of the index. ef: beam width in the graph, larger
         is slower and truer. target_recall: instead of ef, the share of the true neighbours that is wanted (0.95, say); each
         query then ends by itself, and the hits' estimated_recall says what it is likely to have reached.
-        fusion: how hybrid lists are joined, "rrf", "weighted", or an object of vecdb.query.fusion.
+        fusion: how hybrid lists are joined: "rrf" (by rank), "weighted", "zscore", "distribution", "combmnz" (by score),
+        "adaptive" (weights of each query's own, see `fit_fusion`), "vstash" (its rule), or an object of vecdb.query.fusion.
         syntax="query": text is read as a query with "phrases", prefix*, AND, OR, NOT and parentheses; "plain" takes any text.
         group_by: at most per_group hits of one parent (or of one value of a metadata key). min_score: leave out hits below.
         select: how hits are chosen from the candidates: "topk", the best; or as a set, by "coverage" (of the neighbourhood of the
@@ -610,6 +612,20 @@ class Collection:
         )
         self._upkeep.nudge(self._indexing)
         return tuning
+
+    def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
+        """The adaptive fusion fitted to this collection by some dozens of queries such as will be asked, without judgements.
+
+        For `search(…, fusion=that)` on this collection only: it says which of words and vectors serves its queries better.
+        vectors: (B, D) of the queries, where the collection does not embed. It is a small value, equal to
+        Adaptive(tendency=that.tendency), to be kept with the program. Raises InvalidInput, InvalidQuery.
+        """
+        from vecdb.query.fusion.fitting import fit
+
+        if vectors is None and not self._definition.embeds:
+            raise InvalidQuery(f"collection {self.name!r} has no embedding model; give the queries' vectors as well")
+        given = self._queries(list(queries), vectors, None)[0] if len(queries) else []
+        return fit(self._engine, given, SearchOptions(mode="hybrid"))
 
     @property
     def tuning(self) -> CollectionTuning | None:

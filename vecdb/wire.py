@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import orjson
@@ -24,7 +24,7 @@ from vecdb import errors
 from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector, RequestTimeout, ServiceError, VecdbError
 from vecdb.filters import parse
 from vecdb.metadata import DATE_KEY, encode, iso_text, normalised, plain
-from vecdb.query.fusion import FUSIONS, Fusion
+from vecdb.query.fusion import FUSIONS, Adaptive, Fusion, Lean
 from vecdb.query.graph_options import GraphOptions, graph_of
 from vecdb.query.selection import SELECTIONS, Selector
 from vecdb.types import (
@@ -389,8 +389,10 @@ def _kind_to_wire(option: str, given: Any, kinds: Mapping[str, Any]) -> str | Wi
 
 
 def _kind_from_wire(option: str, value: Mapping[str, Any], kinds: Mapping[str, Any]) -> Any:
-    options = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items() if name != "kind"}
+    options = _tuples({name: item for name, item in value.items() if name != "kind"})
     try:
+        if options.get("lean") is not None:  # of an adaptive fusion
+            options["lean"] = Lean(**_tuples(options["lean"]))
         return kinds[value["kind"]](**options)
     except (KeyError, TypeError) as error:
         raise InvalidQuery(
@@ -409,6 +411,14 @@ def graph_to_wire(graph: GraphOptions | Mapping[str, Any] | None) -> Wire | None
     """Raises InvalidQuery."""
     options = graph_of(graph)
     return None if options is None else asdict(options)
+
+
+def adaptive_from_wire(value: Wire) -> Adaptive:
+    return cast(Adaptive, fusion_from_wire(value))
+
+
+def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
 
 
 # -- errors

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from word_embedder import WordEmbedder
 
 import vecdb
-from vecdb.query.fusion import FUSIONS, Rrf, Weighted
+from vecdb.query.fusion import FUSIONS, Adaptive, Rrf, Weighted
 from vecdb.query.selection import Coverage, Mmr
 from vecdb.rerank.base import Candidate, Ranked
 
@@ -135,6 +135,16 @@ def test_text_and_vector_together_use_the_given_vector(collection: vecdb.Collect
     hit = collection.search("wing", vector=vector, k=5).hits
     step = {h.id: h.trace[0] for h in hit}["duct"]
     assert (step.stage, step.rank) == ("vector", 1)
+
+
+def test_a_fusion_is_fitted_by_queries_alone(collection: vecdb.Collection) -> None:
+    fitted = collection.fit_fusion(["supersonic wing", "noise of a duct", "drag"])
+    again = collection.fit_fusion(["supersonic wing", "noise of a duct", "drag"])
+    assert fitted == again == Adaptive(tendency=fitted.tendency)
+    report = collection.search("wing", fusion=fitted).trace[-1]
+    assert report.detail["features"]["tendency"] == pytest.approx(fitted.tendency, abs=1e-4)
+    with pytest.raises(vecdb.InvalidInput, match="no queries"):
+        collection.fit_fusion([])
 
 
 @pytest.mark.parametrize("fusion", [*FUSIONS, Rrf(k=1, weights=(2, 1), base=0), Weighted(weights=(0.2, 0.8))])

@@ -38,6 +38,7 @@ BODIES: dict[tuple[str, str], type[schemas.Body]] = {
     ("POST", "/v1/collections/docs/links/entities"): schemas.EntitiesBody,
     ("POST", "/v1/collections/docs/derive"): schemas.DeriveBody,
     ("POST", "/v1/collections/docs/records/vector"): schemas.VectorBody,
+    ("POST", "/v1/collections/docs/fit-fusion"): schemas.FitFusionBody,
 }
 SEARCH = "/v1/collections/docs/search"
 JSON = {"Content-Type": "application/json"}

@@ -35,6 +35,7 @@ from vecdb.vectors import as_matrix
 from vecdb.wire import Wire
 
 if TYPE_CHECKING:
+    from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
     from vecdb.tuning import CollectionTuning
 
@@ -327,6 +328,13 @@ def recall_report(
     filters = [wire.filter_to_wire(one) for one in where]
     body = {"sample": sample, "k": k, "ef": ef, "where": filters, "seed": seed}
     return _asking(name, "recall-report", body, wire.recall_report_from_wire)
+
+
+def fit_fusion(name: str, queries: Sequence[str], vectors: ArrayLike | None) -> Call[Adaptive]:
+    body: Wire = {"queries": list(queries)}
+    if vectors is not None:
+        body["query_vectors_base64"] = [wire.to_base64(row) for row in as_matrix(vectors, what="the queries")]
+    return _asking(name, "fit-fusion", body, wire.adaptive_from_wire)
 
 
 def tune(

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from vecdb.evaluation import Comparison, Evaluation, GateResult
+    from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
     from vecdb.tuning import CollectionTuning
 
@@ -487,6 +488,10 @@ class AsyncRemoteCollection:
         """How often the index finds what exact search finds, on a sample of the collection's own vectors."""
         call = calls.recall_report(self.name, sample=sample, k=k, ef=ef, where=where, seed=seed)
         return await self._database.send(call)
+
+    async def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
+        """As Collection.fit_fusion: the adaptive fusion fitted by queries without judgements."""
+        return await self._database.send(calls.fit_fusion(self.name, queries, vectors))
 
     async def tune(
         self,

@@ -2,6 +2,9 @@
 
 ranks.py     by rank: Rrf                       vstash.py     the rule of vstash, to compare with
 scores.py    by score: Weighted (min-max), ZScore, Distribution, CombMnz
+adaptive.py  weights of each query's own        features.py   what they are read off
+learning.py  from judged queries                learned.py    what was learned
+fitting.py   to a collection
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vecdb.errors import InvalidQuery
+from vecdb.query.fusion.adaptive import Adaptive, Lean
 from vecdb.query.fusion.base import Evidence, Fused, Fusion, Share, fuse
 from vecdb.query.fusion.ranks import Rrf
 from vecdb.query.fusion.scores import CombMnz, Distribution, Weighted, ZScore
@@ -16,11 +20,13 @@ from vecdb.query.fusion.vstash import Vstash
 
 __all__ = [
     "FUSIONS",
+    "Adaptive",
     "CombMnz",
     "Distribution",
     "Evidence",
     "Fused",
     "Fusion",
+    "Lean",
     "Rrf",
     "Share",
     "Vstash",
@@ -36,6 +42,7 @@ FUSIONS: dict[str, Callable[..., Fusion]] = {
     "zscore": ZScore,
     "distribution": Distribution,
     "combmnz": CombMnz,
+    "adaptive": Adaptive,
     "vstash": Vstash,
 }
 

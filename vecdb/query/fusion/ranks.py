@@ -40,10 +40,10 @@ class Rrf:
     def shares(self, rankings: Sequence[Ranking], evidence: Evidence) -> tuple[tuple[Share, ...], Mapping[str, Any]]:
         check_count(self.weights, rankings)
         shares = tuple(
-            Share(weight, weight * reciprocal_ranks(len(ranking), self.k, self.base))
+            Share(float(weight), weight * reciprocal_ranks(len(ranking), self.k, self.base))
             for weight, ranking in zip(self.weights, rankings)
         )
-        return shares, {"k": self.k, "base": self.base}
+        return shares, {"k": float(self.k), "base": self.base}
 
 
 def reciprocal_ranks(count: int, k: float, base: int) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -66,7 +66,7 @@ class _OfScores:
     def shares(self, rankings: Sequence[Ranking], evidence: Evidence) -> tuple[tuple[Share, ...], Mapping[str, Any]]:
         check_count(self.weights, rankings)
         found = [scaled(ranking.scores, type(self).scale) for ranking in rankings]
-        shares = tuple(Share(weight, weight * scores) for weight, (scores, _) in zip(self.weights, found))
+        shares = tuple(Share(float(weight), weight * scores) for weight, (scores, _) in zip(self.weights, found))
         return shares, {"scales": {ranking.name: list(taken) for ranking, (_, taken) in zip(rankings, found)}}
 
 
