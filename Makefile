@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WHEEL := build/wheel
 WHEEL_BIN := $(WHEEL)/venv/bin
+SPREAD := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test check format lint types tests wheel-tests bench clean
 
@@ -33,7 +34,7 @@ types: $(VENV)/.dev
 	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p vecdb
 
 tests: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 # The wheel in an environment of its own, from another directory: a file that is missing from the wheel is missed here.
 # Not the benches, which are not in it, nor the slow tests, which find no missing files.
@@ -45,7 +46,7 @@ wheel-tests: $(VENV)/.dev
 	$(WHEEL_BIN)/python -m pip --disable-pip-version-check install --quiet "$$(echo $(WHEEL)/vecdb-*.whl)[dev]"
 	mkdir -p $(WHEEL)/elsewhere
 	cd $(WHEEL)/elsewhere && ../venv/bin/python -m pytest -c ../../../pyproject.toml --rootdir=../../.. \
-		-m 'not slow' --ignore-glob='*/test_bench*' ../../../tests
+		$(SPREAD) -m 'not slow' --ignore-glob='*/test_bench*' ../../../tests
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench db

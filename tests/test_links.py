@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import vecdb
 from vecdb import Link
+from vecdb.config import TextConfig
 from vecdb.migrations import m003_links
 from vecdb.tables import Tables
 
@@ -165,7 +166,7 @@ def test_a_file_without_links_gets_the_tables_that_new_files_have(path: Path) ->
     raw = apsw.Connection(str(path))
     made = schema(raw)
     assert len(made) == 4
-    tables = Tables(1)
+    tables = Tables(1, TextConfig())
     raw.execute(f"DROP TABLE {tables.links}; DROP TABLE {tables.mentions}; ALTER TABLE collections DROP COLUMN derived")
     m003_links(raw)
     assert schema(raw) == made

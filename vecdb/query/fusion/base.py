@@ -74,7 +74,9 @@ def fuse(rankings: Sequence[Ranking], fusion: Fusion, evidence: Evidence | None 
         for ranking, share in zip(rankings, shares)
     ]
     rows, places = np.unique(np.concatenate([rows for rows, _ in parts]), return_inverse=True)
-    scores: Scores = np.bincount(places, weights=np.concatenate([added for _, added in parts]), minlength=len(rows))
+    added = np.concatenate([added for _, added in parts]).astype(np.float64)
+    scores: Scores = np.zeros(len(rows))
+    np.add.at(scores, places, added)
     return Fused(ranked("fusion", rows, scores), shares, detail)
 
 

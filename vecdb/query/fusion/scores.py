@@ -55,7 +55,7 @@ class _OfScores:
 
     weights: tuple[float, ...] = (0.5, 0.5)
     needs_stems: ClassVar[bool] = False
-    scale: ClassVar[Scale]
+    scale: ClassVar[staticmethod[[Scores], tuple[float, float]]]
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
