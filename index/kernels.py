@@ -36,6 +36,7 @@ from vecdb.index.simd import (
     compiled,
     dot_codes,
     dot_floats,
+    dot_four_codes,
     dot_four_nibbles,
     dot_nibbles,
     inlined,
@@ -210,9 +211,15 @@ def norm_of(energy, metric):
 @_strict
 def project(code, total, scale, coding, coordinates):
     """Coordinates (S,) float64 of a code (int8) along the basis, from the middle of the data -> their energy."""
+    size = coding.basis.shape[0]
+    products = coordinates.view(np.int64)  # each gives way to its coordinate
+    for s in range(0, size - 3, 4):
+        dot_four_codes(coding.basis, s, code, products)
+    for s in range(size & ~3, size):
+        products[s] = dot_codes(coding.basis, s, code)
     energy = 0.0
-    for s in range(coding.basis.shape[0]):
-        product = np.float64(dot_codes(coding.basis, s, code) - MIDDLE * total) * np.float64(scale) - coding.offsets[s]
+    for s in range(size):
+        product = np.float64(products[s] - MIDDLE * total) * np.float64(scale) - coding.offsets[s]
         coordinates[s] = product
         energy += product * product
     return energy

@@ -87,6 +87,13 @@ def plain_dot_codes(codes, row, query):
 
 
 @compiled
+def plain_dot_four_codes(codes, first, query, out):
+    """out[j] = dot_codes(codes, j, query) for the four rows from first. out (n,) int64."""
+    for j in range(first, first + 4):
+        out[j] = plain_dot_codes(codes, j, query)
+
+
+@compiled
 def plain_dot_nibbles(lines, row, query):
     """Sum of the four-bit numbers of lines[row] * query: the bytes' low halves with query[:W], their high ones with query[W:].
 
@@ -456,6 +463,35 @@ def _insert_key(typing_context, keys, size, stop, key):
     return types.void(keys, size, stop, key), generate
 
 
+def _store_four(context: Any, builder: Any, kind: Any, array: Any, at: Any, sums: Any) -> None:
+    """out[at:at + 4] = sums, out being int64."""
+    target = builder.gep(context.make_array(kind)(context, builder, array).data, [at])
+    wide = builder.sext(sums, _vector(_I64, 4))
+    builder.store(wide, builder.bitcast(target, wide.type.as_pointer()), align=8)
+
+
+@intrinsic
+def _dot_four_codes(typing_context, codes, first, query, out):
+    def generate(context, builder, signature, arguments):
+        kinds = signature.args
+        at = context.cast(builder, arguments[1], kinds[1], types.intp)
+        rows = [builder.add(at, ir.Constant(_I64, j)) for j in range(4)]
+        lines = [_address(context, builder, kinds[0], arguments[0], row, types.intp) for row in rows]
+        length = builder.extract_value(context.make_array(kinds[0])(context, builder, arguments[0]).shape, 1)
+        vector, kind = _address(context, builder, kinds[2], arguments[2]), _vector(_I8, _BYTES)
+
+        def terms(at: Any, totals: list[Any]) -> list[Any]:
+            there = _load(builder, vector, at, kind)
+            return [_add_products(builder, t, _load(builder, line, at, kind), there) for t, line in zip(totals, lines)]
+
+        zeros = [ir.Constant(_SUMS, None)] * 4
+        totals, _ = _loop(builder, length, _BYTES, zeros, terms, ir.Constant(_I64, 0))
+        _store_four(context, builder, kinds[3], arguments[3], at, _sums(builder, *totals))
+        return context.get_dummy_value()
+
+    return types.void(codes, first, query, out), generate
+
+
 @intrinsic
 def _dot_four_nibbles(typing_context, lines, rows, first, query, out):
     def generate(context, builder, signature, arguments):
@@ -466,19 +502,17 @@ def _dot_four_nibbles(typing_context, lines, rows, first, query, out):
         addresses = [_address(context, builder, kinds[0], arguments[0], row, kinds[1].dtype) for row in index]
         length = builder.extract_value(context.make_array(kinds[0])(context, builder, arguments[0]).shape, 1)
         totals = _nibble_totals(builder, addresses, _address(context, builder, kinds[3], arguments[3]), length)
-        wide = builder.sext(_sums(builder, *totals), _vector(_I64, 4))
-        target = builder.gep(context.make_array(kinds[4])(context, builder, arguments[4]).data, [at])
-        builder.store(wide, builder.bitcast(target, wide.type.as_pointer()), align=8)
+        _store_four(context, builder, kinds[4], arguments[4], at, _sums(builder, *totals))
         return context.get_dummy_value()
 
     return types.void(lines, rows, first, query, out), generate
 
 
 dot_codes, dot_nibbles, hamming = plain_dot_codes, plain_dot_nibbles, plain_hamming
-dot_four_nibbles, insert_key = plain_dot_four_nibbles, plain_insert_key
+dot_four_codes, dot_four_nibbles, insert_key = plain_dot_four_codes, plain_dot_four_nibbles, plain_insert_key
 dot_floats, l2_floats, dot_halves, l2_halves = plain_dot_floats, plain_l2_floats, plain_dot_halves, plain_l2_halves
 if LEVEL != "plain":
-    dot_four_nibbles, insert_key = _dot_four_nibbles, _insert_key
+    dot_four_codes, dot_four_nibbles, insert_key = _dot_four_codes, _dot_four_nibbles, _insert_key
     dot_codes = _over_row(types.int32, 1, _emit_dot_codes)
     dot_nibbles = _over_row(types.int32, 1, _emit_dot_nibbles)
     hamming = _over_row(types.int32, 1, _emit_hamming)

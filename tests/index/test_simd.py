@@ -88,6 +88,21 @@ def test_products_of_nibbles_are_exact(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", LINES)
+def test_four_products_of_codes_are_those_of_one_at_a_time(width: int) -> None:
+    @njit
+    def fast(codes, first, query, out):
+        simd.dot_four_codes(codes, first, query, out)
+
+    codes = bytes_of(width, np.uint8)
+    for query in bytes_of(width, np.int8):
+        want, _ = results("dot_codes", codes, query, np.int32)
+        for loop in (fast, simd.plain_dot_four_codes):
+            out = np.full(9, -1)
+            loop(codes, 3, query, out)
+            assert out.tolist() == [-1, -1, -1, *want[3:7].tolist(), -1, -1]
+
+
+@pytest.mark.parametrize("width", LINES)
 def test_four_products_of_nibbles_are_those_of_one_at_a_time(width: int) -> None:
     @njit
     def fast(lines, rows, first, query, out):
