@@ -34,7 +34,8 @@ from vecdb.index.removal import remove
 from vecdb.index.repair import connect, settle
 from vecdb.index.scratch import Scratch, ScratchShelf
 
-_QUERIES_AT_ONCE = 16
+_QUERIES_AT_ONCE = 16  # of a batch for several threads, at least
+_RANGES_A_THREAD = 8  # at most: so many even out what some queries take longer, and each costs some time in Python
 # Scanning a row takes about as long as a walk's estimate, and a walk makes some sixteen for each place of its beam.
 _SCAN_PER_EF = 16
 _LEAST_CALIBRATED = 1_024  # so few vectors are all looked at where a recall is asked for
@@ -131,7 +132,7 @@ class HnswIndex:
         graph = self._graph
         queries = as_queries(queries, self.dimension)
         k = as_k(k)
-        target = as_target(target_recall, ef)
+        target = None if target_recall is None else as_target(target_recall, ef)
         ef = as_ef(ef, self.config.ef, k)
         count = len(queries)
         answer = Neighbours(
@@ -383,7 +384,7 @@ class HnswIndex:
                 work(start, stop, scratch)
 
         with RangePool(threads) as pool:
-            pool.run(borrowing, count, step=_QUERIES_AT_ONCE)
+            pool.run(borrowing, count, step=max(_QUERIES_AT_ONCE, -(-count // (_RANGES_A_THREAD * threads))))
 
     def _complete(self, queries: Vectors, k: int, wanted: int, allowed: Mask | None, answer: Neighbours) -> None:
         """Answer queries that a walk left with fewer than `wanted` positions by exact search."""

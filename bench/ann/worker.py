@@ -81,7 +81,8 @@ class Worker:
         }
 
     def load(self) -> dict[str, Any]:
-        """Read the saved index and ask it something. memory_mb: by how much that made this process grow.
+        """Read the saved index and ask it something. memory_mb: by how much that made this process grow, without pages of mapped
+        files, which the system shares between processes and takes back when it wants; those are mapped_mb.
 
         Kernels of Numba's are compiled or read from a cache on first use and are no part of an index: a library that has
         some loads and answers once before, and its arrays go back to the system when it is dropped.
@@ -89,9 +90,11 @@ class Worker:
         if "numba" in sys.modules:
             self._load_and_ask()
             self._peer = self._make()
-        before = _resident_mb()
+        private, mapped = _resident_mb()
         load_s, first_s = self._load_and_ask()
-        return {"load_s": load_s, "first_s": first_s, "memory_mb": _resident_mb() - before}
+        after, mapped_after = _resident_mb()
+        grown = {"memory_mb": after - private, "mapped_mb": mapped_after - mapped}
+        return {"load_s": load_s, "first_s": first_s, **grown}
 
     def survey(self, budget_s: float) -> dict[str, Any]:
         """One batch call at each setting of the ladder, until recall is as good as complete or the time is up."""
@@ -181,15 +184,18 @@ def _as_rows(rows: Any) -> Any:
     return np.asarray(rows).astype(np.int64).reshape(-1, K)
 
 
-def _resident_mb() -> float:
-    """What this process has in memory now, after freed blocks went back to the system where that can be asked for."""
+def _resident_mb() -> tuple[float, float]:
+    """What this process has in memory now, after freed blocks went back to the system where that can be asked for: of its own,
+    and of mapped files.
+    """
     gc.collect()
     if sys.platform != "linux":
-        return peak_memory_mb()
+        return peak_memory_mb(), 0.0
     with suppress(OSError, AttributeError):  # another C library: what it holds back is counted
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    _, resident, shared, *_ = (int(pages) for pages in Path("/proc/self/statm").read_text().split())
+    page_mb = os.sysconf("SC_PAGE_SIZE") / 1e6
+    return (resident - shared) * page_mb, shared * page_mb
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ READS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/collections/{name}/search/batch", {"queries": ["wing"]}),
     ("POST", "/v1/collections/{name}/why-not", {"id": "a", "query": "wing"}),
     ("POST", "/v1/collections/{name}/explain", {"query": "wing"}),
+    ("POST", "/v1/collections/{name}/fit-fusion", {"queries": ["wing", "heat"]}),
     ("POST", "/v1/collections/{name}/context", {"question": "wing"}),
     ("POST", "/v1/collections/{name}/recall-report", {}),
     ("POST", "/v1/collections/{name}/records/get", {"ids": ["a"]}),
