@@ -16,9 +16,9 @@ if not (ROOT / "bench" / "__main__.py").exists():
 
 sys.path.append(str(ROOT))
 try:
-    from bench import churn_index, million
+    from bench import churn_index, million, target_recall
     from bench.churn_worker import SYSTEMS, Population, self_recall
-    from bench.vectors import load_set
+    from bench.vectors import VectorSet, exact_neighbours, load_set
 finally:
     sys.path.remove(str(ROOT))
 
@@ -181,3 +181,34 @@ def test_points_of_any_number_are_a_set_and_other_names_are_refused(
     for name in ("gauss-0", "gauss-many", "sift-5"):
         with pytest.raises(SystemExit, match="gauss-N"):
             load_set(name)
+
+
+def test_the_work_of_a_ladder_is_read_between_its_steps() -> None:
+    curve = [(0.8, 100.0), (0.9, 200.0), (0.9, 210.0), (0.98, 400.0)]
+    assert target_recall._work_at(curve, 0.7) == 100.0
+    assert target_recall._work_at(curve, 0.85) == pytest.approx(150.0)
+    assert target_recall._work_at(curve, 0.94) == pytest.approx(305.0)
+    assert target_recall._work_at(curve, 0.99) is None
+
+
+def test_a_recall_asked_for_is_measured_with_and_without_filters() -> None:
+    from vecdb.index.base import HnswConfig
+    from vecdb.index.hnsw import HnswIndex
+
+    vectors = unit_vectors(3_000, 16)
+    base, queries = vectors[:2_800], vectors[2_800:]
+    truth, distances = exact_neighbours(base, queries, "cosine")
+    data = VectorSet("made up", "cosine", base, queries, truth, distances)
+    index = HnswIndex.build(base, "cosine", HnswConfig())
+    index.calibrate()
+    for share in (1.0, 0.01):
+        lines = list(target_recall._of_share(index, data, share))
+        assert [line["target"] for line in lines] == list(target_recall.TARGETS)
+        for line in lines:
+            assert line["target"] - 0.05 <= line["recall"] <= 1.0
+            assert 0.0 <= line["recall_p5"] <= 1.0
+            assert line["way"] == ("walk" if share == 1.0 else "scan")
+            assert line["distances"] == line["allowed"] or share == 1.0
+        named = [{**line, "set": data.name} for line in lines]
+        text = " ".join(cell.text for row in target_recall._table(named).rows for cell in row)
+        assert f"{lines[0]['recall']:.4f}" in text
