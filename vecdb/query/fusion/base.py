@@ -74,9 +74,8 @@ def fuse(rankings: Sequence[Ranking], fusion: Fusion, evidence: Evidence | None 
         for ranking, share in zip(rankings, shares)
     ]
     rows, places = np.unique(np.concatenate([rows for rows, _ in parts]), return_inverse=True)
-    added = np.concatenate([added for _, added in parts]).astype(np.float64)
-    scores: Scores = np.zeros(len(rows))
-    np.add.at(scores, places, added)
+    added = np.concatenate([added for _, added in parts])
+    scores = np.bincount(places, weights=added, minlength=len(rows)).astype(np.float64, copy=False)
     return Fused(ranked("fusion", rows, scores), shares, detail)
 
 
