@@ -78,7 +78,7 @@ class Reranked(Sequence[Ranked]):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One query's candidates, best first by the stage before, of which the k best are wanted. vector: the query's, if it has one."""
+    """One query's candidates, best first by the stage before; the k best are wanted. vector: the query's, if it has one."""
 
     query: str
     candidates: Sequence[Candidate]
