@@ -1,6 +1,6 @@
 """Formulas that make a score fade with age (or any distance), and that raise it by what a record's metadata says.
 
-Pure functions over arrays; stages of the second look (`recency`) and of declarative plans call them. A factor of 1 changes nothing.
+Pure functions over arrays; stages of the second look (`recency`) and of declarative plans call them. A factor of 1 is neutral.
 
     exp      exp(-x / scale)              linear   max(0, 1 - x / scale)
     gauss    exp(-x² / (2 scale²))        half     2 ** (-x / scale), scale is then the half-life
@@ -76,7 +76,7 @@ def multiplied(scores: Floats, factors: Floats) -> Floats:
 
 
 def boosted(scores: Floats, factors: Floats, weight: float) -> Floats:
-    """The rule of vstash: score * (1 + weight * factor). With weight 1, being new at most doubles a score, and being old costs nothing."""
+    """The rule of vstash, score * (1 + weight * factor): with weight 1, being new at most doubles a score, being old costs nothing."""
     return multiplied(scores, 1.0 + weight * factors)
 
 
