@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, overload, runtime_checkable
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 from vecdb.errors import RerankStopped
 from vecdb.rerank.tokens import Tokens
@@ -158,8 +158,8 @@ class BatchReranker:
     """
 
     needs: frozenset[Need] = frozenset()
-    drops: ClassVar[bool] = False
-    refines: ClassVar[bool] = False
+    drops: bool = False
+    refines: bool = False
 
     def rerank_batch(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
         """The answer to each task, in their order. What it raises keeps the given order for all of them."""

@@ -76,7 +76,7 @@ def multiplied(scores: Floats, factors: Floats) -> Floats:
 
 
 def boosted(scores: Floats, factors: Floats, weight: float) -> Floats:
-    """The rule of vstash, score * (1 + weight * factor): with weight 1, being new at most doubles a score, being old costs nothing."""
+    """The rule of vstash, score * (1 + weight * factor): with weight 1 being new at most doubles a score."""
     return multiplied(scores, 1.0 + weight * factors)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import naive_rerank
@@ -22,7 +23,7 @@ def unit(rng: np.random.Generator, tokens: int, dimension: int) -> Any:
 
 
 def split(tokens: Any, ends: Any) -> list[Any]:
-    return [tokens[a:b] for a, b in zip(ends, ends[1:])]
+    return [tokens[a:b] for a, b in pairwise(ends)]
 
 
 def laid_out(lengths: list[int]) -> Any:

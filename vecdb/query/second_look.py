@@ -178,6 +178,7 @@ class SecondLook:
         if answer.kept is not None:
             _log.warning("the reranker %s keeps the order that it was given: %s", stage.name, answer.kept)
             detail["failed"] = answer.kept
+        answer = replace(answer, ranked=answer.ranked[:wanted])
         places = [r.position for r in answer.ranked]
         if answer.kept is not None and places == list(range(len(places))):
             course.report(name, len(pool.head) + len(pool.tail), since, detail)
