@@ -29,7 +29,14 @@ OneSpec = str | Mapping[str, Any] | Reranker | BatchReranker
 RerankSpec = OneSpec | Sequence[OneSpec]
 
 # name -> "module:class". The keyword arguments of the class are the options of the kind.
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "maxsim": "vecdb.rerank.late_interaction:MaxSim",
+    "cosine": "vecdb.rerank.cosine:Cosine",
+    "decay": "vecdb.rerank.recency:Decay",
+    "boost": "vecdb.rerank.recency:Boost",
+    "relevance_x_time": "vecdb.rerank.recency:RelevanceTime",
+    "feedback": "vecdb.rerank.feedback:Feedback",
+}
 
 REACHING = frozenset({"model", "encoder", "tokenizer", "file", "url", "key_env"})
 
