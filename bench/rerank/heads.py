@@ -56,7 +56,9 @@ class Set:
 
     def ndcg(self, orders: Sequence[Sequence[tuple[int, float]]]) -> dict[str, float]:
         """nDCG@10 of each query."""
-        qrels = {q.id: {str(d): g for d, g in grades.items()} for q, grades in zip(self.lists.queries, self.lists.grades)}
+        qrels = {
+            q.id: {str(d): g for d, g in grades.items()} for q, grades in zip(self.lists.queries, self.lists.grades)
+        }
         run = {q.id: [(str(d), float(s)) for d, s in order] for q, order in zip(self.lists.queries, orders)}
         found = evaluate_run(run, qrels, measures=("nDCG@10",))
         return {query: values["nDCG@10"] for query, values in found.per_query.items()}
@@ -135,7 +137,14 @@ def study(names: Sequence[str], seeds: int, steps: int) -> Iterator[Line]:
         for seed in range(seeds):
             head, seconds = _timed(config, slates, replace(recipe, steps=long, rate=rate, seed=seed))
             for one in sets:
-                yield {"step": "seed", "kind": kind, "seed": seed, "rate": rate, "set": one.name, "ndcg": _mean(one, head)}
+                yield {
+                    "step": "seed",
+                    "kind": kind,
+                    "seed": seed,
+                    "rate": rate,
+                    "set": one.name,
+                    "ndcg": _mean(one, head),
+                }
 
 
 def train_default(out: str, steps: int, rate: float) -> Head:
