@@ -26,6 +26,12 @@ def open_index(settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
             from vecdb.index.hnsw import HnswIndex  # numba takes half a second to import
 
             return HnswIndex.open(settings, arrays)
+        if kind == "neural_lsh":
+            from vecdb.index.neural_lsh import NeuralLshIndex
+
+            return NeuralLshIndex.open(settings, arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptIndex(f"the saved {kind} index does not fit together ({error}); rebuild it") from error
-    raise CorruptIndex(f"the saved index is of kind {kind!r}; this version knows exact and hnsw; rebuild it")
+    raise CorruptIndex(
+        f"the saved index is of kind {kind!r}; this version knows exact, hnsw and neural_lsh; rebuild it"
+    )
