@@ -35,7 +35,7 @@ from vecdb.errors import (
     StorageError,
     VecdbError,
 )
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import HnswConfig, NeuralLshConfig
 from vecdb.query.graph_options import GraphOptions
 from vecdb.query.snippets import SnippetOptions
 from vecdb.types import (
@@ -103,6 +103,7 @@ __all__ = [
     "ModelUnavailable",
     "NewerFile",
     "NotAVecdbFile",
+    "NeuralLshConfig",
     "NotFound",
     "Page",
     "Passage",

@@ -9,7 +9,6 @@ index.py       NeuralLshIndex: all that, as a VectorIndex
 kernels.py     the compiled loops of partition.py and bins.py
 """
 
-from vecdb.index.neural_lsh.config import NeuralLshConfig
 from vecdb.index.neural_lsh.index import NeuralLshIndex
 
-__all__ = ["NeuralLshConfig", "NeuralLshIndex"]
+__all__ = ["NeuralLshIndex"]

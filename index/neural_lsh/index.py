@@ -20,12 +20,12 @@ from vecdb.index.arguments import (
     as_threads,
     as_vectors,
 )
-from vecdb.index.base import HnswConfig, Mask, Metric, Neighbours, Positions, Vectors
+from vecdb.index.base import HnswConfig, Mask, Metric, Neighbours, NeuralLshConfig, Positions, Vectors
 from vecdb.index.exact import exact_search
 from vecdb.index.growth import frozen, with_room
+from vecdb.index.nearest_links import nearest_in, without_self
 from vecdb.index.neural_lsh.bins import Bins, balanced, bins_of
 from vecdb.index.neural_lsh.calibration import DEPTHS, Calibration, calibrate
-from vecdb.index.neural_lsh.config import NeuralLshConfig
 from vecdb.index.neural_lsh.network import Network
 from vecdb.index.pool import RangePool
 
@@ -164,6 +164,11 @@ class NeuralLshIndex:
         self._collect()
         if self._learned:
             self._calibration = self._calibrated(held)
+
+    def refresh(self, *, threads: int | None = None) -> None:
+        """Learn anew if that is due."""
+        if self.is_stale:
+            self.relearn(threads=threads)
 
     def search(
         self,
@@ -319,16 +324,11 @@ def learned_network(points: Vectors, metric: Metric, config: NeuralLshConfig, *,
 def nearest_of(points: Vectors, metric: Metric, k: int, *, threads: int | None = None) -> NDArray[np.int32]:
     """(N, k): the nearest others of each, -1 where there are fewer; exact for few points, else read off an HNSW graph."""
     if len(points) <= _EXACT_GRAPH:
-        found = exact_search(points, points, k + 1, metric).positions.astype(np.int32)
-        own = found == np.arange(len(points))[:, None]
-        own[~own.any(axis=1), -1] = True  # many copies came before it: any one of them may be left out in its place
-        return np.ascontiguousarray(found[~own].reshape(len(points), k))
+        return without_self(exact_search(points, points, k + 1, metric).positions.astype(np.int32), 0)
     from vecdb.index.hnsw import HnswIndex
-    from vecdb.index.nearest_links import nearest_from_links
 
     graph = HnswIndex.build(points, metric, HnswConfig(ef_construction=100), threads=threads)
-    live = np.ones(len(points), np.bool_)
-    return nearest_from_links(points, graph.arrays()["base"], live, metric, k=k, threads=threads)[0]
+    return nearest_in(graph, k, threads=threads)[0]
 
 
 def _one_bin(dimension: int) -> Network:

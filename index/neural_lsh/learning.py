@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import MissingExtra
-from vecdb.index.base import Vectors
-from vecdb.index.neural_lsh.config import NeuralLshConfig
+from vecdb.index.base import NeuralLshConfig, Vectors
 from vecdb.index.neural_lsh.network import Network
 
 _BATCH = 256

@@ -14,7 +14,8 @@ from index_measures import recall
 from tests.index.conftest import RealVectors
 from vecdb.errors import CorruptIndex, InvalidInput, InvalidQuery
 from vecdb.index import ExactIndex, exact_search, open_index
-from vecdb.index.neural_lsh import NeuralLshConfig, NeuralLshIndex
+from vecdb.index.base import NeuralLshConfig
+from vecdb.index.neural_lsh import NeuralLshIndex
 from vecdb.index.neural_lsh.bins import Bins, balanced, bins_of, coded
 from vecdb.index.neural_lsh.calibration import DEPTHS, TARGETS, calibrate
 from vecdb.index.neural_lsh.index import nearest_of
