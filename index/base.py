@@ -7,7 +7,7 @@ never move, except by `compact`, which says what became of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -130,19 +130,19 @@ IndexConfig = HnswConfig | NeuralLshConfig
 
 
 def index_config(given: Mapping[str, Any]) -> IndexConfig:
-    """The settings that a mapping describes: its "kind" ("hnsw", also where none is given, or "neural_lsh") and any of their fields.
+    """The settings that a mapping describes: "kind" ("hnsw", also where there is none, or "neural_lsh") and any of its fields.
 
     Raises InvalidInput.
     """
     kind = given.get("kind", "hnsw")
-    known = {"hnsw": HnswConfig, "neural_lsh": NeuralLshConfig}
+    known: dict[str, type[IndexConfig]] = {"hnsw": HnswConfig, "neural_lsh": NeuralLshConfig}
     if kind not in known:
         raise InvalidInput(f"the index kind is {kind!r}; it must be one of {', '.join(known)}")
-    fields = {name: value for name, value in given.items() if name != "kind"}
-    unknown = fields.keys() - known[kind].__dataclass_fields__.keys()
+    settings = {name: value for name, value in given.items() if name != "kind"}
+    unknown = settings.keys() - {field.name for field in fields(known[kind])}
     if unknown:
         raise InvalidInput(f"{', '.join(sorted(unknown))} is no setting of a {kind} index")
-    return known[kind](**fields)
+    return known[kind](**settings)
 
 
 class VectorIndex(Protocol):

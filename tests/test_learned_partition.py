@@ -35,7 +35,7 @@ def make(path: Path, count: int = 3_000) -> np.ndarray:
         docs.add(
             ids=[str(i) for i in range(count)], vectors=vectors, metadata=[{"even": i % 2 == 0} for i in range(count)]
         )
-        docs.merge()
+        docs.optimize()
     return vectors
 
 
@@ -46,8 +46,8 @@ def test_it_is_built_saved_and_opened_again(path: Path) -> None:
         assert docs.config.index == CONFIG
         docs.warm()
         queries = points(50, seed=1)
-        exact = docs.search_batch(vectors=queries, k=10, exact=True)
-        found = docs.search_batch(vectors=queries, k=10, target_recall=0.9)
+        exact = docs.search(vector=queries, k=10, exact=True)
+        found = docs.search(vector=queries, k=10, target_recall=0.9)
         shares = [len({h.id for h in a} & {h.id for h in b}) / 10 for a, b in zip(exact, found)]
         assert np.mean(shares) > 0.85
         assert found[0].trace[0].detail["engine"] == "neural_lsh"
@@ -67,7 +67,7 @@ def test_writes_and_filters_go_on(path: Path) -> None:
         hits = docs.search(vector=vectors[0], k=20, where={"even": False})
         assert len(hits) == 20
         assert all(int(hit.id) % 2 for hit in hits)
-        docs.merge()
+        docs.optimize()
         assert docs.search(vector=vectors[0], k=1)[0].id == "new"
         assert docs.check() == []
 

@@ -72,8 +72,8 @@ def tune_collection(
     config = definition.config
     if not isinstance(config.index, HnswConfig):
         raise InvalidInput(
-            f"collection {definition.name!r} has a learned partition, whose settings are not tuned; search with target_recall, which "
-            "it calibrates itself for"
+            f"collection {definition.name!r} has a learned partition, whose settings are not tuned; search with target_recall, "
+            "which it calibrates itself for"
         )
     measured = tune(
         vectors,

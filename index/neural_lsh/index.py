@@ -207,12 +207,15 @@ class NeuralLshIndex:
 
         with RangePool(as_threads(threads)) as pool:
             pool.run(work, len(queries), step=_QUERIES_AT_ONCE if pool.threads > 1 else max(1, len(queries)))
-        answer = (
-            Neighbours(*(np.concatenate([part[n] for part in parts if part is not None]) for n in range(3)))
-            if parts
-            else (exact_search(self._vectors[:0], queries, k, self.metric))
+        if not len(queries):
+            return exact_search(self._vectors[:0], queries, k, self.metric)
+        found = [part for part in parts if part is not None]
+        answer = Neighbours(
+            np.concatenate([part.positions for part in found]),
+            np.concatenate([part.distances for part in found]),
+            np.concatenate([part.work for part in found]),
+            way="walk" if allowed is None else "filtered walk",
         )
-        answer = answer._replace(way="filtered walk" if allowed is not None else "walk")
         return answer if reached is None else _with_recall(answer, reached)
 
     def forecast(

@@ -47,12 +47,13 @@ def learn(
     try:
         with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
             torch.manual_seed(config.seed)
-            return _learned(torch, device, vectors, labels, nearest, bins, config, hard)
+            network: Network = _learned(torch, device, vectors, labels, nearest, bins, config, hard)
+            return network
     finally:
         torch.set_num_threads(before)
 
 
-def _learned(torch, device, vectors, labels, nearest, bins, config, hard):  # type: ignore[no-untyped-def]
+def _learned(torch, device, vectors, labels, nearest, bins, config, hard):
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     deviation = max(float(np.sqrt(np.mean(np.square(vectors - mean, dtype=np.float64)))), 1e-12)
     model = _model(torch, vectors.shape[1], bins, config).to(device)
@@ -84,7 +85,7 @@ def _learned(torch, device, vectors, labels, nearest, bins, config, hard):  # ty
     return _folded(torch, model, mean, deviation)
 
 
-def _model(torch, dimension, bins, config):  # type: ignore[no-untyped-def]
+def _model(torch, dimension, bins, config):
     layers = []
     width = dimension
     for _ in range(config.layers):
@@ -103,7 +104,7 @@ def _model(torch, dimension, bins, config):  # type: ignore[no-untyped-def]
     return torch.nn.Sequential(*layers)
 
 
-def _folded(torch, model, mean, deviation):  # type: ignore[no-untyped-def]
+def _folded(torch, model, mean, deviation):
     """The network in evaluation mode: each batch norm, and the standardisation of the input, put into the layer beside it."""
     weights, biases = [], []
     for layer in model:

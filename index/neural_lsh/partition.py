@@ -102,7 +102,8 @@ def _spread_out(points: Vectors, bins: int, random: np.random.Generator) -> NDAr
             chosen.append(int(random.choice(len(drawn), p=nearest / total)))
         else:  # all the rest are copies: any that was not taken
             chosen.append(int(np.setdiff1d(np.arange(len(drawn)), chosen)[0]))
-    return sample[np.array(chosen)]
+    rows: NDArray[np.int64] = sample[np.array(chosen)]
+    return rows
 
 
 def _assigned(points: Vectors, centres: Vectors, capacity: int) -> Labels:
