@@ -1,11 +1,11 @@
 """Random grids of several widths (CANN-RG): two vectors in one cell of a narrow grid are near, and a cell knows its groups.
 
-For each of some radii there are several grids: turned at random, shifted at random. A query vector adds the kernel's value at
-the smallest radius at which it meets a group, once for each group; no distance is computed for that. Departures from the paper's
-released code: directions are reduced to a few principal ones first, since cells of all dimensions hold but copies; radii and widths
-are measured on the data (the width gives a pair at that radius a fixed chance to meet in some grid); numbers are rounded
-down and keys are hashed to 64 bits; and the best groups are measured exactly afterwards, where the page's warning applies that
-the finest radius decides ties.
+For each of some radii there are several grids: turned at random, shifted at random. A query vector adds the kernel's value
+at the smallest radius at which it meets a group, once for each group; no distance is computed for that. Departures from the
+paper's released code: directions are reduced to a few principal ones first, since cells of all dimensions hold but copies; radii
+and widths are measured on the data (the width gives a pair at that radius a fixed chance to meet in some grid); numbers are
+rounded down and keys are hashed to 64 bits; and the best groups are measured exactly afterwards, because the finest radius
+decides ties.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class Grids:
         )
 
     def search(self, queries: ArrayLike, k: int, *, recheck: int | None = None) -> RankedGroups:
-        """The k best groups for a set of query vectors (Q, D). recheck: groups that are measured, 4 k unless given; what the grids
-        say then only decides which those are. 0: none is, and no nearest vectors are told.
+        """The k best groups for a set of query vectors (Q, D). recheck: groups that are measured, 4 k unless given; what the
+        grids say then only decides which those are. 0: none is, and no nearest vectors are told.
         """
         from vecdb.index.groups import kernels
 

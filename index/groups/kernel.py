@@ -34,7 +34,7 @@ class GroupKernel:
         if not 0 < self.shape <= 0.5:
             raise InvalidInput(f"the kernel's shape is {self.shape}; it must lie above 0 and at most at 0.5")
 
-    def __call__(self, distances: NDArray[np.floating]) -> NDArray[np.float64]:  # type: ignore[type-arg]
+    def __call__(self, distances: NDArray[np.floating]) -> NDArray[np.float64]:
         """Scores of Euclidean distances, of any shape."""
         power = self.shape / (1 - self.shape)
         share = np.minimum(np.asarray(distances, dtype=np.float64) / self.reach, 1.0)

@@ -10,7 +10,7 @@ from numba import njit
 def look_up(keys, groups, bounds, wanted, worth, most, marks, scores):
     """Adds to scores (G,) float64 what each query vector sees of each group -> entries read.
 
-    keys (T, n) int64: of T = radii · grids tables one after the other in keys and groups, table t from bounds[t] to bounds[t + 1],
+    keys, groups (n,): the entries of T = radii · grids tables one after the other, table t from bounds[t] to bounds[t + 1], keys
     ascending; wanted (Q, T) int64: the key of each query vector in each table, finest radius first. worth (T,): what a group
     counts that comes up first in table t. most: a query vector that has met so many groups looks no further than its radius.
     marks (G,) int32: zeros.
