@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from vecdb import wire
 from vecdb.config import CollectionConfig, TextConfig, TokenConfig, checked_synonyms
 from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import IndexConfig
 from vecdb.links import link_lines
 from vecdb.query.snippets import SnippetOptions
 from vecdb.records import Batch, Columns, batches
@@ -107,7 +107,7 @@ def open_collection(
     metric: Metric | None,
     embed: Any,
     text: TextConfig | str | None,
-    index: HnswConfig | None,
+    index: IndexConfig | None,
     tokens: Any,
     create: bool,
 ) -> Call[Described]:
@@ -131,7 +131,7 @@ def open_collection(
             {"encoder": tokens.encoder, "codec": tokens.codec} if isinstance(tokens, TokenConfig) else tokens
         )
     if index is not None:
-        body["index"] = {field: getattr(index, field) for field in HnswConfig.__dataclass_fields__}
+        body["index"] = CollectionConfig(index=index).as_json()["index"]
     return Call("POST", "/v1/collections", _described, _json(body))
 
 
