@@ -72,7 +72,7 @@ def train_head(config: HeadConfig, slates: Sequence[Slate], recipe: Recipe, *, v
         chosen = rng.choice(len(useful), min(recipe.slates, len(useful)), replace=False)
         loss = torch.stack([_loss(useful[i], config, weights, recipe, rng) for i in chosen]).mean()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         losses.append(float(loss.detach()))

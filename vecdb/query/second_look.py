@@ -73,7 +73,7 @@ class SecondLook:
         running = CANCELLABLE.get()
         if running is not None:
             running.append(limit)
-        pools = [self._pool(course, stage, options.depth(1)) for course in courses]
+        pools: Sequence[_Pool] = [self._pool(course, stage, options.depth(1)) for course in courses]
         answers = self._answers(courses, pools, stage, limit, wanted)
         more: dict[str, Any] = {}
         if stage.reranker.refines and not any(answer.kept for answer in answers):
