@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 
+from vecdb.errors import InvalidQuery
 from vecdb.language_model import Prompt
 from vecdb.rerank.models.base import ChatModel
 
 LETTERS = ascii_uppercase
 MOST_LETTERS = len(LETTERS)
+OPENING = "["  # of a written order: the model's reply is begun for it, so that the next token is an identifier
 LEAST_PASSAGE_TOKENS = 12  # shorter remains of a passage tell a model nothing
 
 _IDENTIFIER = re.compile(r"\[\s*(\d+|[A-Za-z])\s*\]")
@@ -92,6 +94,11 @@ def pick(query: str, labels: Sequence[str], passages: Sequence[str], reasoning: 
     )
 
 
+def closed(reply: str) -> bool:
+    """Whether a reply to `group` or `pick` is complete."""
+    return "</answer>" in reply
+
+
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """passages: cleaned and cut. cut_to: the tokens that each may have at most, None if none had to be cut."""
@@ -100,7 +107,7 @@ class Fitted:
     cut_to: int | None
 
 
-class DoesNotFit(ValueError):
+class DoesNotFit(InvalidQuery):
     """So many passages cannot be read at once, however short they are cut."""
 
 

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import tiny_models  # noqa: E402  (it needs torch)
+
+from vecdb.rerank.models.transformers_lm import TransformersModel  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def words() -> Any:
+    return tiny_models.tokenizer()
+
+
+@pytest.fixture(scope="session")
+def causal(words: Any) -> TransformersModel:
+    return TransformersModel(tiny_models.causal(words), words, batch=3)
+
+
+@pytest.fixture(scope="session")
+def seq2seq(words: Any) -> TransformersModel:
+    return TransformersModel(tiny_models.seq2seq(words), words, batch=3)
