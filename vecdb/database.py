@@ -148,6 +148,7 @@ class Database:
                 raise self._absent(name)
             number = definition.number
             Tables(number, definition.config.text).drop(db)
+            definition.kept.forget_all(db)
             db.execute("DELETE FROM collections WHERE id = ?", (number,))
             self._open.pop(name, None)
         IndexFiles(self._store, self.index_folder, number).remove_all()

@@ -14,6 +14,7 @@ from vecdb.config import CollectionConfig
 from vecdb.embedding.base import CachedEmbedder, Embedder
 from vecdb.errors import CollectionNotFound, ModelMismatch, ModelUnavailable
 from vecdb.index.base import HnswConfig
+from vecdb.kept import Kept
 from vecdb.tokenizers import stemmer_version
 
 
@@ -24,6 +25,7 @@ class Definition:
         self.name = name
         self.number = number
         self.config = config
+        self.kept = Kept(number)
         self._saved = ""  # the text that config was last read from
         self._embedder = None if embedder is None else CachedEmbedder(embedder)
         self._lock = threading.Lock()
@@ -78,27 +80,12 @@ class Definition:
         saved = orjson.dumps(config.as_json()).decode()
         db.execute("UPDATE collections SET config = ? WHERE id = ?", (saved, self.number))
 
-    def tuned(self, db: apsw.Connection) -> Any:
-        """The JSON value that `keep_tuning` was last given; None if never."""
-        found = db.execute("SELECT tuning FROM collections WHERE id = ?", (self.number,)).get
-        return None if found is None else orjson.loads(found)
-
-    def keep_tuning(self, db: apsw.Connection, tuning: Any, index: HnswConfig | None) -> CollectionConfig:
-        """Save a tuning, and index (if given) as how the index is to be built; as for `settle`, returns the configuration."""
-        db.execute("UPDATE collections SET tuning = ? WHERE id = ?", (orjson.dumps(tuning).decode(), self.number))
-        config = self.config if index is None else replace(self.config, index=index)
+    def keep_index(self, db: apsw.Connection, index: HnswConfig) -> CollectionConfig:
+        """Save how the index is to be built from now on; as for `settle`, returns the configuration."""
+        config = replace(self.config, index=index)
         if config != self.config:
             self._save(db, config)
         return config
-
-    def derived(self, db: apsw.Connection) -> dict[str, Any]:
-        """How each derived field is made."""
-        found = db.execute("SELECT derived FROM collections WHERE id = ?", (self.number,)).get
-        return {} if found is None else dict(orjson.loads(found))
-
-    def keep_derived(self, db: apsw.Connection, field: str, settings: Any) -> None:
-        saved = orjson.dumps({**self.derived(db), field: settings}).decode()
-        db.execute("UPDATE collections SET derived = ? WHERE id = ?", (saved, self.number))
 
     @property
     def embeds(self) -> bool:

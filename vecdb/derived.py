@@ -62,7 +62,7 @@ class NodeVectors:
         with self._indexing.exclusive():
             with self._store.write() as db:
                 self._definition.refresh(db)
-                self._definition.keep_derived(db, FASTRP, settings)
+                self._definition.kept.put(db, "derived", settings, FASTRP)
             last = int(found.keys.max(initial=0))
             saved = self._files.publish(settings, arrays, found.keys, upto_seq=seq, last_row=last)
         with self._lock:
@@ -105,7 +105,7 @@ class NodeVectors:
 
     def _embedding(self) -> tuple[int, Embedding, Kinds | None]:
         with self._store.snapshot() as db:
-            settings = self._definition.derived(db).get(FASTRP)
+            settings = self._definition.kept.get(db, "derived", FASTRP)
             epoch = self._files.newest_epoch(db)
             if settings is None:
                 raise InvalidQuery(

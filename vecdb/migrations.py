@@ -76,7 +76,29 @@ def m003_links(db: apsw.Connection) -> None:
     )  # JSON: field -> how it is derived; NULL: there is none
 
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_first_schema, m002_tuning, m003_links)
+def m004_kept(db: apsw.Connection) -> None:
+    """What was fitted for a collection, or saved with it, by kind and name; tuning and derived fields move there."""
+    db.execute(
+        """
+        CREATE TABLE kept (
+            collection INTEGER NOT NULL,
+            kind TEXT NOT NULL,             -- 'tuning', 'derived', …
+            name TEXT NOT NULL,             -- '' where there is one of a kind
+            value TEXT NOT NULL,            -- JSON
+            arrays BLOB,                    -- an .npz file, where numbers are many
+            PRIMARY KEY (collection, kind, name)
+        ) WITHOUT ROWID;
+        INSERT INTO kept (collection, kind, name, value)
+            SELECT id, 'tuning', '', tuning FROM collections WHERE tuning IS NOT NULL;
+        INSERT INTO kept (collection, kind, name, value)
+            SELECT c.id, 'derived', d.key, d.value FROM collections c, json_each(c.derived) d;
+        ALTER TABLE collections DROP COLUMN tuning;
+        ALTER TABLE collections DROP COLUMN derived;
+        """
+    )
+
+
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_first_schema, m002_tuning, m003_links, m004_kept)
 VERSION = len(MIGRATIONS)
 
 

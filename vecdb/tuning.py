@@ -93,7 +93,7 @@ def tune_collection(
 
 def stored_tuning(db: apsw.Connection, tables: Tables, definition: Definition) -> CollectionTuning | None:
     """What the last tuning measured, and how much has changed since; None if there was none."""
-    saved = definition.tuned(db)
+    saved = definition.kept.get(db, "tuning")
     if saved is None:
         return None
     tuning = tuning_from_json(saved)
@@ -105,7 +105,7 @@ def stored_tuning(db: apsw.Connection, tables: Tables, definition: Definition) -
 def recheck_tuning(store: Store, definition: Definition, index: VectorIndex, build_s: float) -> CollectionConfig:
     """The collection's configuration, with ef measured on this index if that is the first that the last tuning led to."""
     with store.snapshot() as db:
-        saved = definition.tuned(db)
+        saved = definition.kept.get(db, "tuning")
     if saved is None or not index.live.any():
         return definition.config
     tuning = tuning_from_json(saved)
@@ -150,9 +150,10 @@ def _keep(store: Store, definition: Definition, tuning: CollectionTuning, instea
     """Save it; if instead_of is given, only where nobody has tuned meanwhile."""
     with store.write() as db:
         definition.refresh(db)
-        if instead_of is not None and definition.tuned(db) != instead_of:
+        if instead_of is not None and definition.kept.get(db, "tuning") != instead_of:
             return
-        config = definition.keep_tuning(db, asdict(tuning), tuning.config if tuning.is_applied else None)
+        definition.kept.put(db, "tuning", asdict(tuning))
+        config = definition.keep_index(db, tuning.config) if tuning.is_applied else definition.config
     definition.config = config
 
 

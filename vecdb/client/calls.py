@@ -484,11 +484,9 @@ def _matrix(vector: Any) -> tuple[Any, bool]:
 
 
 def _search_options(options: Wire) -> Wire:
-    """options as they travel. Raises InvalidQuery for a reranker, which is code of the caller's."""
-    if options.pop("rerank", None) is not None:
-        raise InvalidQuery(
-            "rerank is an object of this process and cannot be sent; search without it, then rerank the hits here"
-        )
+    """options as they travel. Raises InvalidQuery for what is code of the caller's."""
+    if "rerank" in options:
+        options["rerank"] = wire.rerank_to_wire(options["rerank"])
     if "where" in options:
         options["where"] = wire.filter_to_wire(options["where"])
     if "graph" in options:

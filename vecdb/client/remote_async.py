@@ -378,7 +378,7 @@ class AsyncRemoteCollection:
     ) -> Any:
         """As Collection.search: Hits for one query, a list of Hits for a batch.
 
-        Raises InvalidQuery for a reranker or a fusion of the caller's own: they are code, and cannot be sent.
+        Raises InvalidQuery for a reranker or a fusion that is an object of the caller's own: code cannot be sent.
         """
         asked = calls.given(cursor=cursor, model=model, **options)
         return await self._database.send(calls.search(self.name, query, vector, asked))
