@@ -29,7 +29,16 @@ OneSpec = str | Mapping[str, Any] | Reranker | BatchReranker
 RerankSpec = OneSpec | Sequence[OneSpec]
 
 # name -> "module:class". The keyword arguments of the class are the options of the kind.
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "first": "vecdb.rerank.listwise.first:First",
+    "sliding": "vecdb.rerank.listwise.written:Sliding",
+    "full": "vecdb.rerank.listwise.written:Full",
+    "group": "vecdb.rerank.listwise.group:Groupwise",
+    "setwise": "vecdb.rerank.listwise.setwise:Setwise",
+    "mvp": "vecdb.rerank.mvp:Mvp",
+    "e2rank": "vecdb.rerank.e2rank:E2Rank",
+    "cross-encoder": "vecdb.rerank.cross_encoder:CrossEncoder",
+}
 
 REACHING = frozenset({"model", "encoder", "tokenizer", "file", "url", "key_env"})
 

@@ -22,9 +22,9 @@ from vecdb.errors import (
     InvalidVector,
 )
 from vecdb.query.snippets import SnippetOptions
+from vecdb.rerank.kinds import reached
 from vecdb.server.problems import Refused
 from vecdb.server.settings import Settings
-from vecdb.rerank.kinds import reached
 from vecdb.types import Mode, Vector
 
 

@@ -21,7 +21,21 @@ from transformers import (
 
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<sep>"]
 MARKS = ["[", "]", ">", ".", ",", ":", "<", "/", '"', "{", "}", "think", "answer", "reason"]
-WORDS = ("red green blue apple pear plum river stone bird cloud query passage relevance order the of a is in").split()
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "apple",
+    "pear",
+    "plum",
+    "river",
+    "stone",
+    "bird",
+    "cloud",
+    "query",
+    "passage",
+    "order",
+]
 
 
 def tokenizer(words: Iterable[str] = (), *, classes: bool = False) -> Any:
@@ -29,7 +43,6 @@ def tokenizer(words: Iterable[str] = (), *, classes: bool = False) -> Any:
     written = [*SPECIAL, *MARKS, *map(str, range(101)), *ascii_uppercase, *WORDS, *words]
     vocabulary = {word: place for place, word in enumerate(dict.fromkeys(written))}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     if classes:
         ids = [("<s>", vocabulary["<s>"]), ("<sep>", vocabulary["<sep>"])]

@@ -8,9 +8,12 @@ within a query are still judged in batches across queries. Plans know no texts a
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
 
 from vecdb.rerank.models.base import Usage
 
@@ -28,6 +31,11 @@ class Question:
 
     query: str
     texts: list[str]
+
+    def random(self, seed: int) -> np.random.Generator:
+        """Chance that depends on the seed and the question alone, not on what else is in the batch."""
+        words = "\n".join([self.query, *self.texts]).encode(errors="surrogatepass")
+        return np.random.default_rng([seed, zlib.crc32(words)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecdb.errors import InvalidQuery
 from vecdb.rerank.base import Reranked, Task
@@ -24,8 +25,8 @@ from vecdb.rerank.models.base import ChatModel, Usage
 class First(ListwiseReranker[Permutation, Order]):
     """model: as `models.load_chat` takes it. window: at most 26, the letters there are. step: how far a window moves.
 
-    passage_tokens: the most of a passage that is shown. shuffles: 2 or more average over random arrangements of each window,
-    against models' bias for early letters and places; each is a pass of its own. seed: of those.
+    passage_tokens: the most of a passage that is shown. shuffles: 2 or more average over turns of a random order of each
+    window, against models' bias for early letters and places; each is a pass of its own. seed: of that order.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class FirstTokenJudge:
     """FIRST: the order of a window is that of its letters' logits at the first token; exactly one token is decoded.
 
     passage_tokens: the most of each passage that is shown. shuffles: 2 or more average the log-probabilities over as many
-    random arrangements, against the bias of models for early letters and for places in the prompt.
+    arrangements, against the bias of models for early letters and for places in the prompt.
     """
 
     model: ChatModel
@@ -73,12 +74,7 @@ class FirstTokenJudge:
     seed: int = 0
 
     def judge(self, questions: Sequence[Question]) -> list[Verdict[Permutation]]:
-        rng = np.random.default_rng(self.seed)
-        arranged = []
-        for question in questions:
-            count = len(question.texts)
-            kept = [np.arange(count)] if self.shuffles == 1 else [rng.permutation(count) for _ in range(self.shuffles)]
-            arranged.append(kept)
+        arranged = [self._arrangements(question) for question in questions]
         asked, labels = [], []
         for question, arrangements in zip(questions, arranged):
             own = prompts.letters(len(question.texts))
@@ -100,3 +96,11 @@ class FirstTokenJudge:
                 usage += replace(first.usage, documents=len(question.texts), failures=int(not len(known)))
             verdicts.append(Verdict(np.argsort(-total, kind="stable").tolist(), usage))
         return verdicts
+
+    def _arrangements(self, question: Question) -> list[NDArray[np.int64]]:
+        """As given; or turns of one random order, evenly spaced, so that every passage stands in places all over the prompt."""
+        count = len(question.texts)
+        if self.shuffles == 1:
+            return [np.arange(count)]
+        order = question.random(self.seed).permutation(count)
+        return [np.roll(order, turn * count // self.shuffles) for turn in range(self.shuffles)]

@@ -129,7 +129,7 @@ def fit(
     frame_prompt = frame([""] * len(passages))
     overhead = sum(model.lengths([frame_prompt.system, frame_prompt.user])) + _TEMPLATE_TOKENS + len(passages)
     longest = max(lengths, default=0)
-    room = _equal_cut(lengths, model.context - reply - overhead)
+    room = equal_cut(lengths, model.context - reply - overhead)
     limit = min(longest, room, longest if most is None else most)
     if room < min(longest, LEAST_PASSAGE_TOKENS):
         raise DoesNotFit(
@@ -145,7 +145,7 @@ def fit(
 _TEMPLATE_TOKENS = 32  # what a chat template adds around two turns: role names and marks
 
 
-def _equal_cut(lengths: Sequence[int], room: int) -> int:
+def equal_cut(lengths: Sequence[int], room: int) -> int:
     """The largest L with sum(min(length, L)) <= room; the longest length if everything fits, negative if nothing does."""
     if sum(lengths) <= room:
         return max(lengths, default=0)

@@ -1,11 +1,10 @@
-"""Setwise reranking with reasoning (Rank-R1, Zhuang et al. 2025): a model that thinks, then picks the best of a set, in a heap."""
+"""Setwise reranking with reasoning (Rank-R1, Zhuang et al. 2025): a model thinks, then picks the best of a set, in a heap."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-
 from typing import Literal
 
 import numpy as np
@@ -90,14 +89,13 @@ class PickJudge:
     seed: int = 0
 
     def judge(self, questions: Sequence[Question]) -> list[Verdict[Pick]]:
-        rng = np.random.default_rng(self.seed)
         asked: list[Prompt] = []
         arrangements: list[list[int]] = []
         for question in questions:
-            count = len(question.texts)
+            count, random = len(question.texts), question.random(self.seed)
             frame = partial(prompts.pick, question.query, prompts.numbers(count), reasoning=self.reasoning)
             for _ in range(self.votes):
-                arrangement = rng.permutation(count).tolist() if self.shuffled else list(range(count))
+                arrangement = random.permutation(count).tolist() if self.shuffled else list(range(count))
                 texts = [question.texts[i] for i in arrangement]
                 fitted = prompts.fit(self.model, texts, frame, reply=self._limit + 32, most=self.passage_tokens)
                 asked.append(frame(fitted.passages))

@@ -84,18 +84,22 @@ class WrittenOrderJudge:
     letters: bool = False
 
     def judge(self, questions: Sequence[Question]) -> list[Verdict[Permutation]]:
+        """Windows of one size are asked about together: how long a reply may be depends on the size."""
+        verdicts: dict[int, Verdict[Permutation]] = {}
+        for count in {len(question.texts) for question in questions}:
+            places = [place for place, question in enumerate(questions) if len(question.texts) == count]
+            verdicts.update(zip(places, self._of_one_size([questions[place] for place in places], count)))
+        return [verdicts[place] for place in range(len(questions))]
+
+    def _of_one_size(self, questions: Sequence[Question], count: int) -> list[Verdict[Permutation]]:
         asked = []
         for question in questions:
-            labels = self._labels(len(question.texts))
-            frame = partial(prompts.permutation, question.query, labels, top=self.top)
-            fitted = prompts.fit(
-                self.model, question.texts, frame, reply=self.reply(len(labels)), most=self.passage_tokens
-            )
+            frame = partial(prompts.permutation, question.query, self._labels(count), top=self.top)
+            fitted = prompts.fit(self.model, question.texts, frame, reply=self.reply(count), most=self.passage_tokens)
             asked.append(frame(fitted.passages))
-        most = max((len(question.texts) for question in questions), default=0)
-        wanted = most if self.top is None else min(self.top, most)
+        wanted = count if self.top is None else min(self.top, count)
         replies = self.model.generate(
-            asked, opening=prompts.OPENING, limit=self.reply(most), stop=lambda text: text.count("]") >= wanted
+            asked, opening=prompts.OPENING, limit=self.reply(count), stop=lambda text: text.count("]") >= wanted
         )
         return [self._verdict(question, reply) for question, reply in zip(questions, replies, strict=True)]
 

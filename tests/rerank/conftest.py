@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import tiny_models  # noqa: E402  (it needs torch)
+import tiny_models
 
-from vecdb.rerank.models.transformers_lm import TransformersModel  # noqa: E402
+from vecdb.rerank.models.transformers_lm import TransformersModel
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -129,8 +129,8 @@ def test_a_changed_weight_file_is_not_loaded(tmp_path: Any, monkeypatch: pytest.
 
 
 class _Service(BaseHTTPRequestHandler):
-    answers: dict[str, Any] = {}
-    bodies: list[Any] = []
+    answers: ClassVar[dict[str, Any]]
+    bodies: ClassVar[list[Any]]
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

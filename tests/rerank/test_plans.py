@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ def test_groups_are_shuffled_by_their_seed() -> None:
 
     assert parts(0) == parts(0) != parts(1)
     first = parts(0)
-    assert sorted(sum(first[:4], [])) == sorted(sum(first[4:], [])) == list(range(40))
+    assert sorted(chain(*first[:4])) == sorted(chain(*first[4:])) == list(range(40))
     assert first[:4] != first[4:]
 
 
