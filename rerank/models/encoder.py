@@ -78,7 +78,7 @@ class TextEncoder:
         if pooling not in (None, "mean", "last", "first"):
             raise InvalidInput(f"pooling is {pooling!r}; it must be mean, last or first")
         self.model, self.tokenizer = model.eval(), tokenizer
-        self._decodes = tokenizer.cls_token is None and tokenizer.eos_token is not None
+        self._decodes = _is_decoder(model.config)
         self.pooling: Pooling = pooling or ("last" if self._decodes else "mean")
         self._instruction = instruction
         self._batch = batch
@@ -151,6 +151,17 @@ class TextEncoder:
             # Padding stands on the right, where a causal model's states of real tokens do not see it.
             pooled = states[torch.arange(len(ids)), mask.sum(1) - 1]
         return torch.nn.functional.normalize(pooled, dim=-1)
+
+
+def _is_decoder(config: Any) -> bool:
+    """Whether tokens see only what stands before them. Encoders have a masked-word head, which decoders have not."""
+    from transformers.models.auto import modeling_auto
+
+    kind = config.model_type
+    return (
+        kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        and kind not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    )
 
 
 def unit(vectors: Vector) -> Vector:

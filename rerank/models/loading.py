@@ -104,6 +104,11 @@ def load_classifier(name: str) -> tuple[Any, Any]:
     return _from_pretrained("AutoModelForSequenceClassification", name)
 
 
+def load_for_training(name: str | None = None) -> tuple[Any, Any]:
+    """(model, tokenizer) of an encoder with a fresh head of one score, to be trained as a cross-encoder."""
+    return _from_pretrained("AutoModelForSequenceClassification", _encoder_folder(name), num_labels=1)
+
+
 def _encoder_folder(name: str | None) -> str:
     if name in (None, OFFLINE_ENCODER):
         return str(packaged_file(*_MINILM).parent)
@@ -136,7 +141,8 @@ def _from_pretrained(kind: str, name: str, **options: Any) -> tuple[Any, Any]:
     needed("torch", "a reranking model")
     try:
         with _quiet(transformers):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+            reading = {key: value for key, value in options.items() if key == "gguf_file"}
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **reading)
             weights = {} if "gguf_file" in options else {"use_safetensors": True}
             model = getattr(transformers, kind).from_pretrained(name, dtype="auto", **weights, **options)
     except Exception as error:  # the hub, the file system, torch and the tokenizers each have errors of their own

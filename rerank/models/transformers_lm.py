@@ -22,8 +22,8 @@ class TransformersModel:
     def __init__(self, model: Any, tokenizer: Any, *, context: int | None = None, batch: int = 4) -> None:
         if batch < 1:
             raise InvalidInput(f"batch is {batch}; it must be at least 1")
-        self._model = model.eval()
-        self._tokenizer = tokenizer
+        self.model = model.eval()
+        self.tokenizer = tokenizer
         self._encodes = bool(model.config.is_encoder_decoder)
         self._keeps_last = "logits_to_keep" in signature(model.forward).parameters
         self._pad = next(t for t in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if t is not None)
@@ -35,19 +35,19 @@ class TransformersModel:
     def lengths(self, texts: Sequence[str]) -> list[int]:
         if not texts:
             return []
-        return [len(ids) for ids in self._tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+        return [len(ids) for ids in self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
     def cut(self, text: str, tokens: int) -> str:
-        ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:tokens]
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:tokens]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def first_token(self, prompts: Sequence[Prompt], labels: Sequence[Sequence[str]], opening: str) -> list[FirstToken]:
         """Raises InvalidInput if a label is no single token of this tokenizer after the opening."""
         import torch
 
         told: list[Any] = [None] * len(prompts)
-        marks = [self._label_ids(opening, own) for own in labels]
-        ids = [self._prompt_ids(prompt, begun) for prompt, (begun, _) in zip(prompts, marks)]
+        marks = [self.label_ids(opening, own) for own in labels]
+        ids = [self.prompt_ids(prompt, begun) for prompt, (begun, _) in zip(prompts, marks)]
         for rows in self._batches(ids):
             with torch.inference_mode():
                 logits = self._next_logits([ids[row] for row in rows], [marks[row][0] for row in rows])
@@ -61,38 +61,38 @@ class TransformersModel:
         self, prompts: Sequence[Prompt], *, opening: str = "", limit: int, stop: Stop | None = None
     ) -> list[Reply]:
         replies: list[Any] = [None] * len(prompts)
-        begun = self._tokenizer(opening, add_special_tokens=False)["input_ids"] if opening else []
-        ids = [self._prompt_ids(prompt, begun) for prompt in prompts]
+        begun = self.tokenizer(opening, add_special_tokens=False)["input_ids"] if opening else []
+        ids = [self.prompt_ids(prompt, begun) for prompt in prompts]
         for rows in self._batches(ids):
             own = [ids[row] for row in rows]
             for row, written in zip(rows, self._write(own, begun, opening, limit, stop)):
-                text = str(self._tokenizer.decode(written, skip_special_tokens=True))
+                text = str(self.tokenizer.decode(written, skip_special_tokens=True))
                 read = len(ids[row]) + (len(begun) if self._encodes else 0)
                 replies[row] = Reply(text, read, len(written))
         return replies
 
-    def _prompt_ids(self, prompt: Prompt, begun: Sequence[int]) -> list[int]:
+    def prompt_ids(self, prompt: Prompt, begun: Sequence[int]) -> list[int]:
         """The prompt's tokens; a causal model's end with the reply's opening, an encoder-decoder's decoder gets that."""
-        template = getattr(self._tokenizer, "chat_template", None)
+        template = getattr(self.tokenizer, "chat_template", None)
         if template:
             turns = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
             with suppress(TypeError, ValueError):
                 # A template may know no thinking; it ignores the flag then.
-                text = self._tokenizer.apply_chat_template(
+                text = self.tokenizer.apply_chat_template(
                     turns, add_generation_prompt=True, tokenize=False, enable_thinking=False
                 )
-                return [*self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], *begun]
-        ids = self._tokenizer(f"{prompt}\n", verbose=False)["input_ids"]
+                return [*self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], *begun]
+        ids = self.tokenizer(f"{prompt}\n", verbose=False)["input_ids"]
         return list(ids) if self._encodes else [*ids, *begun]
 
-    def _label_ids(self, opening: str, labels: Sequence[str]) -> tuple[list[int], list[int]]:
+    def label_ids(self, opening: str, labels: Sequence[str]) -> tuple[list[int], list[int]]:
         """What the opening and the labels are in this tokenizer: the tokens that all share, and the one that tells each.
 
         A bracket may merge with the letter after it; then nothing is shared, and the merged tokens tell the labels apart.
         """
         # One label alone shows no shared tokens; beside others of its kind it does.
         compared = list(dict.fromkeys([*labels, "A", "B"])) if len(labels) == 1 else labels
-        written = [self._tokenizer(opening + label, add_special_tokens=False)["input_ids"] for label in compared]
+        written = [self.tokenizer(opening + label, add_special_tokens=False)["input_ids"] for label in compared]
         shared = 0
         while all(len(ids) > shared + 1 for ids in written) and len({ids[shared] for ids in written}) == 1:
             shared += 1
@@ -118,25 +118,25 @@ class TransformersModel:
         for row, own in enumerate(ids):
             tokens[row, width - len(own) :] = torch.tensor(own, dtype=torch.long)
             mask[row, width - len(own) :] = 1
-        return {"input_ids": tokens.to(self._model.device), "attention_mask": mask.to(self._model.device)}
+        return {"input_ids": tokens.to(self.model.device), "attention_mask": mask.to(self.model.device)}
 
     def _next_logits(self, ids: Sequence[Sequence[int]], begun: Sequence[Sequence[int]]) -> Any:
         """(B, vocabulary) logits of the token after each prompt."""
         inputs = self._padded(ids)
         if self._encodes:
             inputs["decoder_input_ids"] = self._decoder_start(len(ids), begun[0])
-            return self._model(**inputs).logits[:, -1]
+            return self.model(**inputs).logits[:, -1]
         # Left padding moves the tokens; models that do not work positions out from the mask are told them.
-        if "position_ids" in signature(self._model.forward).parameters:
+        if "position_ids" in signature(self.model.forward).parameters:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         keep = {"logits_to_keep": 1} if self._keeps_last else {}
-        return self._model(**inputs, use_cache=False, **keep).logits[:, -1]
+        return self.model(**inputs, use_cache=False, **keep).logits[:, -1]
 
     def _decoder_start(self, rows: int, begun: Sequence[int]) -> Any:
         import torch
 
-        start = [self._model.config.decoder_start_token_id, *begun]
-        return torch.tensor([start] * rows, device=self._model.device)
+        start = [self.model.config.decoder_start_token_id, *begun]
+        return torch.tensor([start] * rows, device=self.model.device)
 
     def _write(
         self, ids: Sequence[Sequence[int]], begun: Sequence[int], opening: str, limit: int, stop: Stop | None
@@ -155,18 +155,18 @@ class TransformersModel:
             do_sample=False,
             pad_token_id=self._pad,
             eos_token_id=ends or None,
-            decoder_start_token_id=self._model.config.decoder_start_token_id if self._encodes else None,
+            decoder_start_token_id=self.model.config.decoder_start_token_id if self._encodes else None,
         )
         lengths: dict[int, int] = {}  # of the rows that stop ended: generate() pads them
 
         def stopped(tokens: Any, scores: Any, **_: Any) -> Any:
             for row in range(len(tokens)) if stop is not None else ():
-                if row not in lengths and stop(opening + self._tokenizer.decode(tokens[row, start:])):
+                if row not in lengths and stop(opening + self.tokenizer.decode(tokens[row, start:])):
                     lengths[row] = tokens.shape[1] - start
             return torch.tensor([row in lengths for row in range(len(tokens))], device=tokens.device)
 
         with torch.inference_mode():
-            out = self._model.generate(
+            out = self.model.generate(
                 **inputs, generation_config=settings, stopping_criteria=StoppingCriteriaList([stopped])
             )
         written = []
@@ -177,6 +177,6 @@ class TransformersModel:
         return written
 
     def _ends(self) -> list[int]:
-        own = getattr(self._model.generation_config, "eos_token_id", None)
-        found = [*(own if isinstance(own, list) else [own]), self._tokenizer.eos_token_id]
+        own = getattr(self.model.generation_config, "eos_token_id", None)
+        found = [*(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id]
         return list(dict.fromkeys(token for token in found if token is not None))

@@ -56,7 +56,7 @@ def test_scores_are_the_log_probabilities_of_a_plain_forward_pass(words: Any) ->
 
 
 def test_the_first_token_written_is_the_likeliest(model: TransformersModel) -> None:
-    every = [word for word in model._tokenizer.get_vocab() if word.isupper() and len(word) == 1]
+    every = [word for word in model.tokenizer.get_vocab() if word.isupper() and len(word) == 1]
     told = model.first_token(PROMPTS[:1], [every], "[")[0]
     written = model.generate(PROMPTS[:1], opening="[", limit=1)[0]
     best = every[int(told.scores.argmax())]
@@ -85,10 +85,10 @@ def test_a_label_that_merges_with_its_bracket_is_told_by_the_merged_token(words:
             return {"input_ids": ids.get(text, [6])}
 
     model = TransformersModel(tiny_models.causal(words), Merging())
-    assert model._label_ids("[", ["A", "B"]) == ([], [7, 8])
-    assert model._label_ids("[", ["B"]) == ([], [8])
+    assert model.label_ids("[", ["A", "B"]) == ([], [7, 8])
+    assert model.label_ids("[", ["B"]) == ([], [8])
     with pytest.raises(InvalidInput, match="one token of its own"):
-        model._label_ids("[", ["A", "C"])
+        model.label_ids("[", ["A", "C"])
 
 
 def test_texts_are_cut_by_their_tokens(causal: TransformersModel) -> None:
