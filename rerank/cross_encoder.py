@@ -84,6 +84,6 @@ class CrossEncoder(BatchReranker):
                         "no cross-encoder comes with vecdb; give one by its name or folder, such as "
                         "{'kind': 'cross-encoder', 'model': 'cross-encoder/ms-marco-MiniLM-L6-v2'}"
                     )
-                model, tokenizer = load_classifier(self._given)
+                model, tokenizer = load_classifier(str(self._given))
                 self._loaded = model.to(best_device()), tokenizer
             return self._loaded

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecdb.errors import InvalidQuery
 from vecdb.language_model import Prompt
@@ -65,11 +66,12 @@ class Groupwise(ListwiseReranker["list[float] | None", GroupScores]):
         return self.reranked(ranked, outcome, {"unscored": int(np.isnan(means).sum())})
 
 
-def scaled(scores: np.ndarray) -> np.ndarray:
+def scaled(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """To 0 … 1, the best being 1; all 0.5 where they are equal."""
     if not len(scores) or scores.max() == scores.min():
         return np.full(len(scores), 0.5)
-    return (scores - scores.min()) / (scores.max() - scores.min())
+    spread: NDArray[np.float64] = (scores - scores.min()) / (scores.max() - scores.min())
+    return spread
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,5 +167,4 @@ def _is_decoder(config: Any) -> bool:
 def unit(vectors: Vector) -> Vector:
     """Rows at unit length; a zero row stays zero."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    scaled: Vector = vectors / np.where(lengths == 0.0, 1.0, lengths)
-    return scaled
+    return np.asarray(vectors / np.where(lengths == 0.0, 1.0, lengths), dtype=vectors.dtype)

@@ -6,6 +6,8 @@ Weights are read from safetensors, GGUF or ONNX; the older pickled format, which
 from __future__ import annotations
 
 import hashlib
+import io
+from contextlib import redirect_stderr
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -138,20 +140,20 @@ def _checksum(file: Path, changed: int) -> str:
 
 def _from_pretrained(kind: str, name: str, **options: Any) -> tuple[Any, Any]:
     transformers = needed("transformers", "a reranking model")
-    needed("torch", "a reranking model")
+    torch = needed("torch", "a reranking model")
+    # Half precision is slower than single on most processors.
+    kept_as = torch.float32 if best_device() == "cpu" else "auto"
     try:
         with _quiet(transformers):
             reading = {key: value for key, value in options.items() if key == "gguf_file"}
             tokenizer = transformers.AutoTokenizer.from_pretrained(name, **reading)
             weights = {} if "gguf_file" in options else {"use_safetensors": True}
-            model = getattr(transformers, kind).from_pretrained(name, dtype="auto", **weights, **options)
+            model = getattr(transformers, kind).from_pretrained(name, dtype=kept_as, **weights, **options)
     except Exception as error:  # the hub, the file system, torch and the tokenizers each have errors of their own
         raise ModelUnavailable(
             f"the model {name!r} cannot be loaded: {error}; check the name, and that the hub can be reached or the model lies "
             "in a local folder, with weights in safetensors"
         ) from error
-    if best_device() == "cpu":
-        model = model.float()  # half precision is slower than single on most processors
     return model.eval(), tokenizer
 
 
@@ -167,16 +169,19 @@ def _is_encoder_decoder(name: str) -> bool:
 
 
 class _quiet:
-    """transformers without progress bars: libraries do not write to the terminal."""
+    """transformers without progress bars: libraries do not write to the terminal. Those of GGUF know no switch."""
 
     def __init__(self, transformers: Any) -> None:
         self._logging = transformers.utils.logging
 
     def __enter__(self) -> None:
         self._shown = self._logging.is_progress_bar_enabled()
+        self._stderr = redirect_stderr(io.StringIO())
+        self._stderr.__enter__()
         self._logging.disable_progress_bar()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: Any) -> None:
+        self._stderr.__exit__(*raised)
         if self._shown:
             self._logging.enable_progress_bar()
 

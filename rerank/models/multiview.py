@@ -33,7 +33,8 @@ class SetDecoder(nn.Module):
         start = self.start.expand(len(views), 1, -1)
         seen, _ = self.attention(start, views, views, need_weights=False)
         state = self.norm(start + seen)
-        return (state + self.feed(state))[:, 0]
+        anchors: Tensor = state + self.feed(state)
+        return anchors[:, 0]
 
 
 class T5Decoder(nn.Module):

@@ -150,7 +150,7 @@ class TransformersModel:
             inputs["decoder_input_ids"] = self._decoder_start(len(ids), begun)
         start = inputs["decoder_input_ids" if self._encodes else "input_ids"].shape[1]
         ends = self._ends()
-        settings = GenerationConfig(
+        settings = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=limit,
             do_sample=False,
             pad_token_id=self._pad,
@@ -160,8 +160,12 @@ class TransformersModel:
         lengths: dict[int, int] = {}  # of the rows that stop ended: generate() pads them
 
         def stopped(tokens: Any, scores: Any, **_: Any) -> Any:
-            for row in range(len(tokens)) if stop is not None else ():
-                if row not in lengths and stop(opening + self.tokenizer.decode(tokens[row, start:])):
+            for row in range(len(tokens)):
+                if (
+                    stop is not None
+                    and row not in lengths
+                    and stop(opening + self.tokenizer.decode(tokens[row, start:]))
+                ):
                     lengths[row] = tokens.shape[1] - start
             return torch.tensor([row in lengths for row in range(len(tokens))], device=tokens.device)
 

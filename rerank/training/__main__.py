@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vecdb.errors import InvalidInput
 from vecdb.rerank.training import slates as slates_of
 
 # method -> (steps, slates a step, learning rate): the papers', with fewer slates a step for one GPU
@@ -68,6 +69,7 @@ def recipe_of(method: str, name: str | None) -> Any:
     from vecdb.rerank.models.encoder import TextEncoder
     from vecdb.rerank.models.loading import best_device, load_chat, load_encoder, load_for_training
     from vecdb.rerank.models.multiview import MultiView
+    from vecdb.rerank.models.transformers_lm import TransformersModel
     from vecdb.rerank.training import recipes
 
     if method == "e2rank":
@@ -79,6 +81,8 @@ def recipe_of(method: str, name: str | None) -> Any:
         model, tokenizer = load_for_training(name)
         return recipes.Pairs(model.to(best_device()), tokenizer)
     chat = load_chat(name)
+    if not isinstance(chat, TransformersModel):
+        raise InvalidInput(f"{name!r} is a service, which cannot be trained from here; name a model of transformers")
     if method == "first":
         return recipes.WrittenOrder(chat, letters=True, rank=10.0)
     if method == "full":

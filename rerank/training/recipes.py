@@ -34,7 +34,7 @@ from vecdb.rerank.training.slates import Slate
 class Recipe(ABC):
     """A method's loss on a batch of slates."""
 
-    network: nn.Module
+    network: Any  # an nn.Module: that of transformers, or ours
     weight_decay: ClassVar[float] = 0.01
 
     @abstractmethod
@@ -75,7 +75,7 @@ def train(
     for step, batch in zip(range(schedule.steps), _batches(slates, schedule)):
         loss = recipe.loss(batch)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
         optimiser.step()
         pace.step()
@@ -206,7 +206,7 @@ class Views(Recipe):
     """MVP: ListNet on the mean score of the views, and views kept apart."""
 
     def __init__(self, network: MultiView, *, apart: float = 1.0, max_tokens: int = 256) -> None:
-        self.network: MultiView = network
+        self.network = network
         self.apart, self.max_tokens = apart, max_tokens
 
     def loss(self, slates: Sequence[Slate]) -> Tensor:

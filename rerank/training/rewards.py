@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecdb.rerank.listwise import answers
 
@@ -41,7 +43,7 @@ def group_reward(
     return ndcg(truth, order) + recall * _recall(truth, order) + alignment * (1.0 - jensen_shannon(scores, truth))
 
 
-def ndcg(grades: np.ndarray, order: np.ndarray) -> float:
+def ndcg(grades: NDArray[Any], order: NDArray[Any]) -> float:
     """Of the documents in this order, with gains 2^grade - 1 of grades scaled to at most 3; 0 if none is relevant."""
     gains = 2.0 ** (grades * (3.0 / max(3.0, grades.max(initial=0.0)))) - 1.0
     discounts = 1.0 / np.log2(np.arange(len(order)) + 2.0)
@@ -49,23 +51,23 @@ def ndcg(grades: np.ndarray, order: np.ndarray) -> float:
     return float(gains[order] @ discounts / ideal) if ideal > 0 else 0.0
 
 
-def _recall(grades: np.ndarray, order: np.ndarray) -> float:
+def _recall(grades: NDArray[Any], order: NDArray[Any]) -> float:
     relevant = grades >= max(grades.max(initial=0.0) / 2, 1e-9)
     return float(relevant[order].sum() / relevant.sum()) if relevant.any() else 0.0
 
 
-def jensen_shannon(one: np.ndarray, other: np.ndarray) -> float:
+def jensen_shannon(one: NDArray[Any], other: NDArray[Any]) -> float:
     """Between two vectors of scores made distributions (their sum 1; uniform if all are zero); base 2, so from 0 to 1."""
     p, q = _distribution(one), _distribution(other)
     middle = (p + q) / 2
     return (_divergence(p, middle) + _divergence(q, middle)) / 2
 
 
-def _distribution(scores: np.ndarray) -> np.ndarray:
+def _distribution(scores: NDArray[Any]) -> NDArray[Any]:
     total = scores.sum()
     return scores / total if total > 0 else np.full(len(scores), 1.0 / max(1, len(scores)))
 
 
-def _divergence(p: np.ndarray, q: np.ndarray) -> float:
+def _divergence(p: NDArray[Any], q: NDArray[Any]) -> float:
     real = p > 0
     return float((p[real] * np.log2(p[real] / q[real])).sum())
