@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, overload, runtime_checkable
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 from vecdb.errors import RerankStopped
 from vecdb.rerank.tokens import Tokens
@@ -78,7 +78,7 @@ class Reranked(Sequence[Ranked]):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One query's candidates, best first by the stage before, of which the k best are wanted. vector: the query's, if it has one."""
+    """One query's candidates, best first by the stage before; the k best are wanted. vector: the query's, if it has one."""
 
     query: str
     candidates: Sequence[Candidate]
@@ -158,8 +158,8 @@ class BatchReranker:
     """
 
     needs: frozenset[Need] = frozenset()
-    drops: ClassVar[bool] = False
-    refines: ClassVar[bool] = False
+    drops: bool = False
+    refines: bool = False
 
     def rerank_batch(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
         """The answer to each task, in their order. What it raises keeps the given order for all of them."""

@@ -30,6 +30,12 @@ RerankSpec = OneSpec | Sequence[OneSpec]
 
 # name -> "module:class". The keyword arguments of the class are the options of the kind.
 KINDS: dict[str, str] = {
+    "maxsim": "vecdb.rerank.late_interaction:MaxSim",
+    "cosine": "vecdb.rerank.cosine:Cosine",
+    "decay": "vecdb.rerank.recency:Decay",
+    "boost": "vecdb.rerank.recency:Boost",
+    "relevance_x_time": "vecdb.rerank.recency:RelevanceTime",
+    "feedback": "vecdb.rerank.feedback:Feedback",
     "first": "vecdb.rerank.listwise.first:First",
     "sliding": "vecdb.rerank.listwise.written:Sliding",
     "full": "vecdb.rerank.listwise.written:Full",

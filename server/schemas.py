@@ -75,6 +75,13 @@ class IndexBody(Body):
     lid_k: int | None = None
 
 
+class TokensBody(Body):
+    """Vectors of tokens, kept for rerank="maxsim"."""
+
+    encoder: str = "default"
+    codec: Literal["float32", "float16", "int8"] = "int8"
+
+
 class CollectionBody(Body):
     """Make a collection, or open one and check that it has these settings."""
 
@@ -84,6 +91,7 @@ class CollectionBody(Body):
     embed: str | None = None
     text: TextBody | str | None = None
     index: IndexBody | None = None
+    tokens: str | TokensBody | None = None
     create: bool = True
 
     example: ClassVar[dict[str, Any]] = {"name": "papers", "dimension": 3, "metric": "cosine", "text": "english"}

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vecdb.collection import Collection
-from vecdb.config import CollectionConfig, TextConfig
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.database import Database, open
 from vecdb.errors import (
     CollectionNotFound,
@@ -117,6 +117,7 @@ __all__ = [
     "SnippetOptions",
     "StorageError",
     "TextConfig",
+    "TokenConfig",
     "TraceStep",
     "VecdbError",
     "WhyNot",

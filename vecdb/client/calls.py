@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vecdb import wire
-from vecdb.config import CollectionConfig, TextConfig, checked_synonyms
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig, checked_synonyms
 from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
 from vecdb.index.base import HnswConfig
 from vecdb.links import link_lines
@@ -108,6 +108,7 @@ def open_collection(
     embed: Any,
     text: TextConfig | str | None,
     index: HnswConfig | None,
+    tokens: Any,
     create: bool,
 ) -> Call[Described]:
     """Raises InvalidInput for an embedder that is an object or a function: the service embeds by itself."""
@@ -116,11 +117,19 @@ def open_collection(
             f"embed is of type {type(embed).__name__}, which cannot be sent; name a model that the service has, such as "
             "'default', or embed here and give vectors="
         )
+    if tokens is not None and not isinstance(tokens, str | Mapping | TokenConfig):
+        raise InvalidInput(
+            f"tokens is of type {type(tokens).__name__}, which cannot be sent; name an encoder, such as 'default'"
+        )
     body: Wire = {"name": name, "create": create}
     given = {"dimension": dimension, "metric": metric, "embed": embed}
     body.update({key: value for key, value in given.items() if value is not None})
     if text is not None:
         body["text"] = asdict(text) if isinstance(text, TextConfig) else text
+    if tokens is not None:
+        body["tokens"] = (
+            {"encoder": tokens.encoder, "codec": tokens.codec} if isinstance(tokens, TokenConfig) else tokens
+        )
     if index is not None:
         body["index"] = {field: getattr(index, field) for field in HnswConfig.__dataclass_fields__}
     return Call("POST", "/v1/collections", _described, _json(body))

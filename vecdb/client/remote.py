@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from vecdb.client import calls
 from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import Sender
-from vecdb.config import CollectionConfig, TextConfig
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.index.base import HnswConfig
 from vecdb.query.request import SearchKeywords
 from vecdb.records import Columns
@@ -73,14 +73,22 @@ class RemoteDatabase:
         embed: str | None = None,
         text: TextConfig | str | None = None,
         index: HnswConfig | None = None,
+        tokens: str | TokenConfig | None = None,
         create: bool = True,
     ) -> RemoteCollection:
         """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).
 
-        embed: a model that the service has. create=False and absent: CollectionNotFound.
+        embed, tokens: models that the service has. create=False and absent: CollectionNotFound.
         """
         call = calls.open_collection(
-            name, dimension=dimension, metric=metric, embed=embed, text=text, index=index, create=create
+            name,
+            dimension=dimension,
+            metric=metric,
+            embed=embed,
+            text=text,
+            index=index,
+            tokens=tokens,
+            create=create,
         )
         return RemoteCollection(self, self.send(call))
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vecdb")
 
-# The limit of the search that this thread or task makes; `aio` cancels it when nobody waits any more.
+# The limits of the searches that this task makes; `aio` cancels them when nobody waits any more.
 CANCELLABLE: contextvars.ContextVar[list[Limit] | None] = contextvars.ContextVar("vecdb_limits", default=None)
 
 
@@ -94,9 +94,11 @@ class SecondLook:
         rows = head.rows.tolist()
         needs = stage.reranker.needs
         vectors = self._retrieval.vectors_of(rows) if "embedding" in needs and rows else [None] * len(rows)
+        tokens = self._retrieval.tokens_of(rows) if "tokens" in needs and rows else [None] * len(rows)
         records = [course.records[row] for row in rows]
         candidates = [
-            Candidate(r.id, r.text, float(s), decode(r.metadata), v) for r, s, v in zip(records, head.scores, vectors)
+            Candidate(r.id, r.text, float(s), decode(r.metadata), v, t)
+            for r, s, v, t in zip(records, head.scores, vectors, tokens)
         ]
         return _Pool(head, tail, candidates)
 
@@ -108,17 +110,18 @@ class SecondLook:
             for course, pool in zip(courses, pools)
         ]
         try:
-            answers = list(stage.reranker.rerank_batch(tasks, self._context(limit)))
+            answers = list(stage.reranker.rerank_batch(tasks, self._context(stage, limit)))
             if len(answers) != len(tasks):
                 raise InvalidQuery(f"the reranker gave {len(answers)} answers to {len(tasks)} queries")
         except Exception as error:  # whatever a model does: the first stage's answer is still an answer
             answers = [Reranked((), kept=f"{type(error).__name__}: {error}")] * len(tasks)
         return [_checked(answer, len(pool.head)) for answer, pool in zip(answers, pools)]
 
-    def _context(self, limit: Limit) -> Context:
+    def _context(self, stage: Stage, limit: Limit) -> Context:
         definition = self._definition
         embed = partial(_embedded, definition) if definition.embeds else None
-        return Context(limit, embed)
+        encoder = definition.token_encoder() if "tokens" in stage.reranker.needs else None
+        return Context(limit, embed, encoder)
 
     def _asked_again(
         self,
@@ -140,7 +143,7 @@ class SecondLook:
             return pools, answers, {"added": 0}
         tasks = [Task(courses[p].query.text or "", pools[p].candidates, wanted, courses[p].query.vector) for p in asked]
         try:
-            refined = stage.reranker.refine(tasks, [answers[p] for p in asked], self._context(limit))
+            refined = stage.reranker.refine(tasks, [answers[p] for p in asked], self._context(stage, limit))
             found = self._retrieval.by_vector(refined, options.depth(1), options.condition, options).rankings
         except Exception as error:  # the first answer is whole
             return pools, answers, {"refine_failed": f"{type(error).__name__}: {error}"}
@@ -178,6 +181,7 @@ class SecondLook:
         if answer.kept is not None:
             _log.warning("the reranker %s keeps the order that it was given: %s", stage.name, answer.kept)
             detail["failed"] = answer.kept
+        answer = replace(answer, ranked=answer.ranked[:wanted])
         places = [r.position for r in answer.ranked]
         if answer.kept is not None and places == list(range(len(places))):
             course.report(name, len(pool.head) + len(pool.tail), since, detail)
