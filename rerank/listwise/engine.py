@@ -19,6 +19,8 @@ from vecdb.rerank.models.base import Usage
 
 Window = list[int]  # candidates by their position, in the order in which the judge sees them
 
+AT_ONCE = 16  # questions between two looks at the clock; a judge may read them in one batch
+
 A = TypeVar("A")  # what a judge answers to one window
 R = TypeVar("R")  # what a plan makes of the answers
 
@@ -89,17 +91,18 @@ def run(
 ) -> list[Outcome[R]]:
     """Each plan's result, in order. texts[i] are the candidates of queries[i].
 
-    check is called before each round of questions; what it raises (a deadline that has passed, a caller who left) ends the
-    run. A plan that yields no window twice in a row would never end, so an empty yield is answered by an empty list.
+    check is called before each batch of questions; what it raises (a deadline that has passed, a caller who left) ends the run.
     """
     courses = [_Course(plan, query, list(own)) for plan, query, own in zip(plans, queries, texts, strict=True)]
     for course in courses:
         course.advance(None)
     while active := [course for course in courses if not course.done]:
-        if check is not None:
-            check()
         questions = [Question(c.query, [c.texts[i] for i in window]) for c in active for window in c.waiting]
-        verdicts = judge.judge(questions) if questions else []
+        verdicts: list[Verdict[A]] = []
+        for start in range(0, len(questions), AT_ONCE):
+            if check is not None:
+                check()
+            verdicts += judge.judge(questions[start : start + AT_ONCE])
         if len(verdicts) != len(questions):
             raise RuntimeError(f"the judge gave {len(verdicts)} verdicts on {len(questions)} windows")
         place = 0

