@@ -312,11 +312,14 @@ def reranking(db: Any) -> Any:
         {"kind": "relevance_x_time", "time_field": "day", "as_of": "2024-02-03", "relevance": "cosine"},
         {"kind": "feedback", "by": "cosine", "method": "rocchio"},
         "maxsim",  # there are no token vectors, so the order stays, with a flag
+        ["cosine", {"kind": "cross-encoder", "max_tokens": 64}],  # nor is there a cross-encoder
     ]
     wrong: list[Any] = [
         {"kind": "absent"},
         {"kind": "decay", "field": "year"},
         {"kind": "cosine", "top": 0},
+        {"kind": "first", "window": 27},
+        {"kind": "setwise", "sets": 3},
         {"kind": "cosine", "deadline_ms": -1},
         [],
         ["cosine"] * 9,
