@@ -360,6 +360,9 @@ def test_refusals(db: vecdb.Database) -> None:
     for wrong in (0, -1, float("nan"), float("inf"), "60", True):
         with pytest.raises(InvalidInput, match="budget_s is"):
             docs.adapt(budget_s=wrong)  # type: ignore[arg-type]
+    for wrong in (-1, 0.5, None):
+        with pytest.raises(InvalidInput, match="seed is"):
+            docs.adapt(seed=wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="30 each are needed"):
         docs.adapt()
     with pytest.raises(InvalidInput, match="no record with text and a vector"):

@@ -686,7 +686,7 @@ class Collection:
         """
         from vecdb.adaptation.export import write_triples
 
-        return write_triples(self._store, self._tables, self._miner(seed), Path(path), sample=sample)
+        return write_triples(self._store, self._tables, self._miner(seed), Path(path), sample=sample, seed=seed)
 
     @property
     def tuning(self) -> CollectionTuning | None:

@@ -110,7 +110,7 @@ def attempted(
 ) -> Attempt:
     """Mine, fit and judge; nothing is kept."""
     since = time.perf_counter()
-    check_sample(sample)
+    check_drawing(sample, seed)
     _check_budget(budget_s)
     learning, judging = miner.halves(miner.asked(sample, since + _EMBEDDING_SHARE * budget_s))
     _check_halves(definition.name, learning, judging)
@@ -206,12 +206,13 @@ def _texts(asked: Asked) -> set[bytes]:
     return {source.text_hash for source in asked.sources}
 
 
-def check_sample(sample: int) -> None:
-    """Raises InvalidInput for a sample that cannot be divided into two halves of some size."""
-    if isinstance(sample, bool) or not isinstance(sample, int | np.integer) or sample < 2 * _LEAST_DOCUMENTS:
-        raise InvalidInput(
-            f"sample is {sample!r}; it must be a whole number of records, at least {2 * _LEAST_DOCUMENTS}"
-        )
+def check_drawing(sample: int, seed: int) -> None:
+    """Raises InvalidInput for a sample that cannot be divided into two halves of some size, or a seed that is none."""
+    least = 2 * _LEAST_DOCUMENTS
+    if isinstance(sample, bool) or not isinstance(sample, int | np.integer) or sample < least:
+        raise InvalidInput(f"sample is {sample!r}; it must be a whole number of records, at least {least}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InvalidInput(f"seed is {seed!r}; it must be a whole number, 0 or above")
 
 
 def _check_budget(budget_s: float) -> None:

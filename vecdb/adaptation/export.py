@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orjson
 
-from vecdb.adaptation.adapting import check_sample
+from vecdb.adaptation.adapting import check_drawing
 from vecdb.adaptation.mining import Miner
 from vecdb.errors import StorageError
 from vecdb.storage import Store
@@ -16,9 +16,9 @@ from vecdb.tables import Tables
 _BUDGET_S = 24 * 3600.0
 
 
-def write_triples(store: Store, tables: Tables, miner: Miner, path: Path, *, sample: int) -> int:
+def write_triples(store: Store, tables: Tables, miner: Miner, path: Path, *, sample: int, seed: int) -> int:
     """One line for each query of the learning half: its text, that of its document, and those of its hard negatives."""
-    check_sample(sample)
+    check_drawing(sample, seed)
     learning, _ = miner.halves(miner.asked(sample, time.perf_counter() + _BUDGET_S))
     triples = miner.triples(learning)
     with store.read() as db:
