@@ -20,6 +20,7 @@ COMMANDS = {
     "graph": "links: multi-hop questions, personalised PageRank, node embeddings",
     "rerank": "the second look: MaxSim kernels, orders of the same candidates, pruning, projection heads",
     "retrieval": "joining lists: dense, BM25, RRF, vstash's rule, adaptive on judged collections; a hybrid query's time",
+    "adapt": "the query map that a collection learns from its own documents, on judged queries; how long learning takes",
     "robustness": "kill -9, damaged files, several processes",
 }
 

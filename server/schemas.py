@@ -514,6 +514,23 @@ class TuneBody(Body):
         }
 
 
+class AdaptBody(Body):
+    """How many records to learn and judge by, the seconds that may take, and whether searches use what is accepted."""
+
+    sample: int = 2_500
+    budget_s: float = 60.0
+    seed: int = 0
+    apply: bool = Field(default=True, description="search by the map from now on, if the gate accepts it")
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {"sample": 2500, "budget_s": 30, "apply": True}
+
+    def options(self, settings: Settings) -> dict[str, Any]:
+        """Keyword arguments of Collection.adapt."""
+        _at_most("sample", self.sample, settings.max_records, "VECDB_MAX_RECORDS")
+        return {**self.given(), "budget_s": min(self.budget_s, _TUNING_SHARE * settings.request_timeout_s)}
+
+
 class FitFusionBody(Body):
     """Queries such as will be asked, and their vectors where the collection does not embed."""
 
