@@ -151,8 +151,8 @@ def study(names: Sequence[str], seeds: int, steps: int) -> Iterator[Line]:
 
 
 def train_default(out: str, steps: int, rate: float) -> Head:
-    """The head that ships, of 128 dimensions: it learns to order candidates as the states of 384 do, on SciFact's training claims and
-    the queries of DL21, whose judgements it does not see. In half precision, so that the file is small.
+    """The head that ships, of 128 dimensions: it learns to order candidates as the states of 384 do, on SciFact's training claims
+    and the queries of DL21, whose judgements it does not see. Its numbers are rounded to half precision.
     """
     slates = taught_by_states(slates_of_scifact() + slates_of_lists(Set.of(TUNED_ON)) * 4)  # 53 queries beside 809
     recipe = Recipe(steps=steps, rate=rate, sharpness=1 / Recipe.temperature)

@@ -86,8 +86,8 @@ def train_head(config: HeadConfig, slates: Sequence[Slate], recipe: Recipe, *, v
 
 
 def taught_by_states(slates: Sequence[Slate]) -> list[Slate]:
-    """The same slates with other targets: mean MaxSim of the states themselves. A head that learns these keeps, in fewer dimensions,
-    the order that all of them give; no judgements are needed. Train with `sharpness` = 1 / `temperature`.
+    """The same slates with other targets: mean MaxSim of the states themselves. A head that learns these keeps, in fewer
+    dimensions, the order that all of them give; no judgements are needed. Train with `sharpness` = 1 / `temperature`.
     """
     taught = []
     for slate in slates:
