@@ -177,6 +177,14 @@ def test_hits_and_passages_can_be_chosen_as_a_set(filled: Command) -> None:
     assert filled("context", "what do bees dance for", "--select", "coverage").lines[0]["found"]
 
 
+def test_a_second_look_by_name_and_by_json(filled: Command) -> None:
+    look = '{"kind": "boost", "field": "kind", "values": {"csv": 9}}'
+    done = filled("search", "bees", "--rerank", look, "--rerank", "cosine", "--trace")
+    assert [line["id"] for line in done.lines] == ["facts.csv#1", "bees.md#1"]
+    assert "rerank: 2 candidates" in done.err
+    assert "ModelUnavailable" in done.err  # cosine, of a collection without vectors
+
+
 def test_plain_output_is_a_table(filled: Command) -> None:
     done = filled("search", "bees", "--plain")
     assert "rank" in done.out
@@ -222,6 +230,7 @@ def test_the_default_model_finds_by_meaning(run: Command, notes: Path) -> None:
         (("x", "--mode", "fuzzy"), 2, "'fuzzy' is not one of auto, vector, text, hybrid"),
         (("x", "-k", "0"), 2, "-k"),
         (("x", "--select", "best"), 2, "'best' is not one of topk, coverage, mmr, kcenter, dpp"),
+        (("x", "--rerank", "klingon"), 1, "error: rerank is 'klingon'; it must be one of maxsim, cosine"),
         (("x", "--where", "year"), 2, "'year' is no filter; write key=value"),
         (("x", "--where", '{"year"'), 1, "error: the filter '{\"year\"' is not JSON"),
         (("x", "--where", '{"year": {"$near": 1}}'), 1, "error: filter at 'year': unknown operator '$near'"),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import InvalidInput, MissingExtra
-from vecdb.rerank.projection import Head, HeadConfig
+from vecdb.rerank.projection import Head, HeadConfig, unit
 
 Array = NDArray[Any]
 
@@ -85,6 +85,19 @@ def train_head(config: HeadConfig, slates: Sequence[Slate], recipe: Recipe, *, v
     return Head(config, {name: w.detach().numpy() for name, w in weights.items()}, version, facts)
 
 
+def taught_by_states(slates: Sequence[Slate]) -> list[Slate]:
+    """The same slates with other targets: mean MaxSim of the states themselves. A head that learns these keeps, in fewer
+    dimensions, the order that all of them give; no judgements are needed. Train with `sharpness` = 1 / `temperature`.
+    """
+    taught = []
+    for slate in slates:
+        query = unit(slate.query.astype(np.float32))
+        if len(query):
+            targets = [float((query @ unit(d.astype(np.float32)).T).max(axis=1).mean()) for d in slate.documents]
+            taught.append(Slate(slate.query, slate.documents, np.array(targets)))
+    return taught
+
+
 def initial(
     config: HeadConfig, slates: Sequence[Slate], recipe: Recipe, rng: np.random.Generator
 ) -> dict[str, NDArray[np.float32]]:
@@ -98,7 +111,8 @@ def initial(
             name: (rng.standard_normal(shape) / np.sqrt(shape[1])).astype(np.float32)
             for name, shape in config.shapes().items()
         }
-    states = np.concatenate([slate.documents[0][: recipe.tokens] for slate in slates[:500]]).astype(np.float64)
+    some = [slates[i].documents for i in rng.permutation(len(slates))[:500]]
+    states = np.concatenate([documents[rng.integers(len(documents))] for documents in some]).astype(np.float64)
     states /= np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-9)
     directions = np.linalg.eigh(states.T @ states)[1][:, ::-1][:, : config.dimension].T
     if config.kind == "linear":

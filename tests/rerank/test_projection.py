@@ -10,7 +10,7 @@ import pytest
 
 import vecdb
 from vecdb.rerank.projection import Head, HeadConfig
-from vecdb.rerank.training.projection import Recipe, Slate, apply, initial, train_head
+from vecdb.rerank.training.projection import Recipe, Slate, apply, initial, taught_by_states, train_head
 
 CONFIGS = [
     HeadConfig("linear", 6, 4),
@@ -102,6 +102,17 @@ def test_training_learns_what_counts_and_comes_out_the_same_again(config: HeadCo
 
     untrained = Head(config, initial(config, slates(), recipe, np.random.default_rng(9)))
     assert right(head) > right(untrained) + 0.2  # chance is a sixth
+
+
+def test_states_teach_the_order_that_they_give() -> None:
+    (taught, *_) = taught_by_states(slates(3))
+    first = slates(3)[0]
+    query = first.query / np.linalg.norm(first.query, axis=1, keepdims=True)
+    expected = [
+        float(np.max(query @ (d / np.linalg.norm(d, axis=1, keepdims=True)).T, axis=1).mean()) for d in first.documents
+    ]
+    assert taught.targets.tolist() == pytest.approx(expected, abs=1e-6)
+    assert taught_by_states([Slate(np.zeros((0, 8)), first.documents, first.targets)]) == []
 
 
 def test_kinds_begin_as_the_same_projection() -> None:

@@ -13,6 +13,7 @@ from vecdb.cli.arguments import (
     Name,
     Plain,
     Where,
+    json_object,
     one_of,
     open_collection,
     parse_where,
@@ -48,6 +49,9 @@ def search(
         str | None, typer.Option(help="At most one hit for each parent (or value of this key).")
     ] = None,
     select: Select = "topk",
+    rerank: Annotated[
+        list[str] | None, typer.Option(help="A second look: maxsim, or JSON with its options; may be repeated.")
+    ] = None,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits with a lower score.")] = None,
     syntax: Annotated[str, typer.Option(help='plain, or query: "a phrase", pre*, AND, OR, NOT.')] = "plain",
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the index.")] = False,
@@ -76,6 +80,7 @@ def search(
             offset=offset,
             group_by=group_by,
             select=one_of(select, SELECTIONS, "--select"),
+            rerank=[json_object(look, "--rerank") if look.startswith("{") else look for look in rerank or ()] or None,
             min_score=min_score,
             syntax=one_of(syntax, ("plain", "query"), "--syntax"),
             exact=exact,
