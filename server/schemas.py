@@ -22,6 +22,7 @@ from vecdb.errors import (
     InvalidVector,
 )
 from vecdb.query.snippets import SnippetOptions
+from vecdb.rerank.kinds import reached
 from vecdb.server.problems import Refused
 from vecdb.server.settings import Settings
 from vecdb.types import Mode, Vector
@@ -84,6 +85,13 @@ class IndexBody(Body):
     probes: int | None = None
 
 
+class TokensBody(Body):
+    """Vectors of tokens, kept for rerank="maxsim"."""
+
+    encoder: str = "default"
+    codec: Literal["float32", "float16", "int8"] = "int8"
+
+
 class CollectionBody(Body):
     """Make a collection, or open one and check that it has these settings."""
 
@@ -93,6 +101,7 @@ class CollectionBody(Body):
     embed: str | None = None
     text: TextBody | str | None = None
     index: IndexBody | None = None
+    tokens: str | TokensBody | None = None
     create: bool = True
 
     example: ClassVar[dict[str, Any]] = {"name": "papers", "dimension": 3, "metric": "cosine", "text": "english"}
@@ -354,6 +363,7 @@ class SearchOptions(Body):
     offset: int = 0
     cursor: str | None = None
     candidates: int | None = None
+    rerank: str | dict[str, Any] | list[str | dict[str, Any]] | None = None
     graph: GraphBody | None = None
     field: str = "vector"
     vectors: bool = False
@@ -372,6 +382,7 @@ class SearchOptions(Body):
             _at_most(name, getattr(self, name) or 0, settings.max_candidates, "VECDB_MAX_CANDIDATES")
         options = {name: getattr(self, name) for name in self.model_fields_set & SearchOptions.model_fields.keys()}
         options.pop("vector_format", None)
+        _check_rerank(self.rerank, settings)
         if self.graph is not None:
             options["graph"] = self.graph.given()
         if isinstance(self.fusion, FusionBody):
@@ -576,6 +587,19 @@ def _at_most(name: str, value: int, limit: int, variable: str, error: type[Inval
             f"{name} is {value:,}; this service takes at most {limit:,}: ask for less, or start it with a larger "
             f"{variable}"
         )
+
+
+def _check_rerank(given: Any, settings: Settings) -> None:
+    """Raises InvalidQuery for a model or an address that the service was not told to use: a client would make it fetch that."""
+    for value in reached(given):
+        if value not in settings.models:
+            raise InvalidQuery(
+                f"the service reranks with {', '.join(settings.models) or 'no model'}, not with {value!r}; name it in "
+                "VECDB_MODELS where the service starts"
+            )
+    for stage in given if isinstance(given, list) else [given]:
+        top = stage.get("top") if isinstance(stage, dict) else None
+        _at_most("top of rerank", top if isinstance(top, int) else 0, settings.max_candidates, "VECDB_MAX_CANDIDATES")
 
 
 def _check_queries(settings: Settings, *forms: list[Any] | None) -> None:

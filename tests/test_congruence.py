@@ -302,6 +302,41 @@ def searching_words(db: Any) -> Any:
     ]
 
 
+def reranking(db: Any) -> Any:
+    docs = filled(db)
+    looks: list[Any] = [
+        "cosine",
+        {"kind": "cosine", "top": 2, "deadline_ms": 60_000},
+        ["cosine", {"kind": "decay", "field": "year", "unit": "number", "origin": 1950, "scale": 2.0, "top": 3}],
+        {"kind": "boost", "field": "year", "values": {"1952": 3.0}},
+        {"kind": "relevance_x_time", "time_field": "day", "as_of": "2024-02-03", "relevance": "cosine"},
+        {"kind": "feedback", "by": "cosine", "method": "rocchio"},
+        "maxsim",  # there are no token vectors, so the order stays, with a flag
+        ["cosine", {"kind": "cross-encoder", "max_tokens": 64}],  # nor is there a cross-encoder
+    ]
+    wrong: list[Any] = [
+        {"kind": "absent"},
+        {"kind": "decay", "field": "year"},
+        {"kind": "cosine", "top": 0},
+        {"kind": "first", "window": 27},
+        {"kind": "setwise", "sets": 3},
+        {"kind": "cosine", "deadline_ms": -1},
+        [],
+        ["cosine"] * 9,
+    ]
+
+    def search(look: Any) -> Any:
+        return docs.search("wing flutter", vector=[1, 0, 0, 0], k=3, rerank=look)
+
+    return [
+        *(search(look) for look in looks),
+        *(refusal(lambda look=look: search(look)) for look in wrong),  # type: ignore[misc]
+        docs.explain("wing", rerank=["cosine", {"kind": "cosine", "top": 2}]),
+        docs.why_not("d5", "wing", vector=[1, 0, 0, 0], k=1, rerank="cosine"),
+        docs.search(["wing", "heat"], k=2, rerank={"kind": "boost", "field": "year"}),
+    ]
+
+
 def explaining(db: Any) -> Any:
     docs = filled(db)
     return [
@@ -630,6 +665,7 @@ SCENARIOS = [
     searching,
     searching_words,
     explaining,
+    reranking,
     looking_after,
     tuning_the_index,
     documents_and_their_chunks,

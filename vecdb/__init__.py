@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vecdb.collection import Collection
-from vecdb.config import CollectionConfig, TextConfig
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.database import Database, open
 from vecdb.errors import (
     CollectionNotFound,
@@ -31,6 +31,7 @@ from vecdb.errors import (
     ReadOnly,
     RecordNotFound,
     RequestTimeout,
+    RerankStopped,
     ServiceError,
     StorageError,
     VecdbError,
@@ -112,10 +113,12 @@ __all__ = [
     "Record",
     "RecordNotFound",
     "RequestTimeout",
+    "RerankStopped",
     "ServiceError",
     "SnippetOptions",
     "StorageError",
     "TextConfig",
+    "TokenConfig",
     "TraceStep",
     "VecdbError",
     "WhyNot",

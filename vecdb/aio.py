@@ -22,6 +22,8 @@ from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import DatabaseClosed
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords
+from vecdb.query.second_look import CANCELLABLE
+from vecdb.rerank.base import Limit
 from vecdb.types import (
     CollectionStats,
     Context,
@@ -127,12 +129,20 @@ class AsyncDatabase:
         embed: EmbedSpec | None = None,
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
+        tokens: Any = None,
         create: bool = True,
     ) -> AsyncCollection:
         """As Database.collection: the collection of this name, made if absent."""
         found = await self.run(
             lambda: self._opened_once().collection(
-                name, dimension=dimension, metric=metric, embed=embed, text=text, index=index, create=create
+                name,
+                dimension=dimension,
+                metric=metric,
+                embed=embed,
+                text=text,
+                index=index,
+                tokens=tokens,
+                create=create,
             )
         )
         return AsyncCollection(self, found)
@@ -164,8 +174,14 @@ class AsyncDatabase:
         """What work returns, from one of the threads. Raises DatabaseClosed after `close`."""
         if self._is_closed:
             raise DatabaseClosed(f"{self._path or 'the database'} was closed; open it again")
-        context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(context.run, work))
+        context, limits = contextvars.copy_context(), list[Limit]()
+        context.run(CANCELLABLE.set, limits)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, partial(context.run, work))
+        except asyncio.CancelledError:
+            for limit in limits:  # nobody waits for what a reranker would still do
+                limit.cancel()
+            raise
 
     def _opened_once(self) -> Database:
         with self._lock:

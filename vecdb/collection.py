@@ -427,7 +427,11 @@ class Collection:
         query), "mmr", "kcenter", "dpp", or an object of vecdb.query.selection such as Coverage(pool=500). A set comes in the
         order of choice, with the scores that its hits had; the trace's "select" step tells the gain of each and, for coverage,
         the share of the neighbourhood covered up to it (coverage) and by it (share), and ids of what it stands for (covers).
-        offset, or the cursor of earlier Hits: go on after them. rerank: an object with rerank(query, candidates, k).
+        offset, or the cursor of earlier Hits: go on after them.
+        rerank: a second look at the best candidates: "maxsim" or another name of rerank/kinds.py, one with options such as
+        {"kind": "maxsim", "alpha": 0.05, "top": 100, "deadline_ms": 50}, an object with rerank(query, candidates, k), or a list
+        of them, each of which orders what the one before gave. One that fails or runs out of time leaves the order as it was,
+        and the trace says so.
         candidates: how many records each first stage gives. vectors: return them too. model: identity of the model that made
         the query vector.
         synonyms: word or phrase -> what a query that has it also looks for, {"car": ["automobile"]} or with weights

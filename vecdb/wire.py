@@ -27,6 +27,7 @@ from vecdb.metadata import DATE_KEY, encode, iso_text, normalised, plain
 from vecdb.query.fusion import FUSIONS, Adaptive, Fusion, Lean
 from vecdb.query.graph_options import GraphOptions, graph_of
 from vecdb.query.selection import SELECTIONS, Selector
+from vecdb.rerank.kinds import RerankSpec
 from vecdb.types import (
     CollectionStats,
     Context,
@@ -416,6 +417,23 @@ _OBJECTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "fusion": (fusion_to_wire, fusion_from_wire),
     "select": (selection_to_wire, selection_from_wire),
 }
+
+
+def rerank_to_wire(rerank: RerankSpec | None) -> Any:
+    """Names and options as they are. Raises InvalidQuery for an object, which is code of the caller's."""
+    if rerank is None or isinstance(rerank, str):
+        return rerank
+    if isinstance(rerank, list | tuple):
+        return [rerank_to_wire(stage) for stage in rerank]
+    if isinstance(rerank, Mapping):
+        try:
+            orjson.dumps(rerank)
+        except TypeError as error:
+            raise InvalidQuery(f"rerank is {rerank!r}; only options that JSON has can be sent to a service") from error
+        return dict(rerank)
+    raise InvalidQuery(
+        f"rerank is {rerank!r}, an object of this process, and cannot be sent; name a kind, or rerank the hits here"
+    )
 
 
 def graph_to_wire(graph: GraphOptions | Mapping[str, Any] | None) -> Wire | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vecdb import wire
-from vecdb.config import CollectionConfig, TextConfig, checked_synonyms
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig, checked_synonyms
 from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
 from vecdb.index.base import IndexConfig
 from vecdb.links import link_lines
@@ -109,6 +109,7 @@ def open_collection(
     embed: Any,
     text: TextConfig | str | None,
     index: IndexConfig | None,
+    tokens: Any,
     create: bool,
 ) -> Call[Described]:
     """Raises InvalidInput for an embedder that is an object or a function: the service embeds by itself."""
@@ -117,11 +118,19 @@ def open_collection(
             f"embed is of type {type(embed).__name__}, which cannot be sent; name a model that the service has, such as "
             "'default', or embed here and give vectors="
         )
+    if tokens is not None and not isinstance(tokens, str | Mapping | TokenConfig):
+        raise InvalidInput(
+            f"tokens is of type {type(tokens).__name__}, which cannot be sent; name an encoder, such as 'default'"
+        )
     body: Wire = {"name": name, "create": create}
     given = {"dimension": dimension, "metric": metric, "embed": embed}
     body.update({key: value for key, value in given.items() if value is not None})
     if text is not None:
         body["text"] = asdict(text) if isinstance(text, TextConfig) else text
+    if tokens is not None:
+        body["tokens"] = (
+            {"encoder": tokens.encoder, "codec": tokens.codec} if isinstance(tokens, TokenConfig) else tokens
+        )
     if index is not None:
         body["index"] = CollectionConfig(index=index).as_json()["index"]
     return Call("POST", "/v1/collections", _described, _json(body))
@@ -501,11 +510,9 @@ def _matrix(vector: Any) -> tuple[Any, bool]:
 
 
 def _search_options(options: Wire) -> Wire:
-    """options as they travel. Raises InvalidQuery for a reranker, which is code of the caller's."""
-    if options.pop("rerank", None) is not None:
-        raise InvalidQuery(
-            "rerank is an object of this process and cannot be sent; search without it, then rerank the hits here"
-        )
+    """options as they travel. Raises InvalidQuery for what is code of the caller's."""
+    if "rerank" in options:
+        options["rerank"] = wire.rerank_to_wire(options["rerank"])
     if "where" in options:
         options["where"] = wire.filter_to_wire(options["where"])
     if "graph" in options:

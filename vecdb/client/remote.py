@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from vecdb.client import calls
 from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import Sender
-from vecdb.config import CollectionConfig, TextConfig
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords
 from vecdb.records import Columns
@@ -74,14 +74,22 @@ class RemoteDatabase:
         embed: str | None = None,
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
+        tokens: str | TokenConfig | None = None,
         create: bool = True,
     ) -> RemoteCollection:
         """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).
 
-        embed: a model that the service has. create=False and absent: CollectionNotFound.
+        embed, tokens: models that the service has. create=False and absent: CollectionNotFound.
         """
         call = calls.open_collection(
-            name, dimension=dimension, metric=metric, embed=embed, text=text, index=index, create=create
+            name,
+            dimension=dimension,
+            metric=metric,
+            embed=embed,
+            text=text,
+            index=index,
+            tokens=tokens,
+            create=create,
         )
         return RemoteCollection(self, self.send(call))
 
@@ -365,7 +373,7 @@ class RemoteCollection:
     ) -> Any:
         """As Collection.search: Hits for one query, a list of Hits for a batch.
 
-        Raises InvalidQuery for a reranker or a fusion of the caller's own: they are code, and cannot be sent.
+        Raises InvalidQuery for a reranker or a fusion that is an object of the caller's own: code cannot be sent.
         """
         asked = calls.given(cursor=cursor, model=model, **options)
         return self._database.send(calls.search(self.name, query, vector, asked))

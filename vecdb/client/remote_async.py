@@ -17,7 +17,7 @@ from vecdb.aio import in_thread
 from vecdb.client import calls
 from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import AsyncSender
-from vecdb.config import CollectionConfig, TextConfig
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords
 from vecdb.records import Columns
@@ -81,14 +81,22 @@ class AsyncRemoteDatabase:
         embed: str | None = None,
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
+        tokens: str | TokenConfig | None = None,
         create: bool = True,
     ) -> AsyncRemoteCollection:
         """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).
 
-        embed: a model that the service has. create=False and absent: CollectionNotFound.
+        embed, tokens: models that the service has. create=False and absent: CollectionNotFound.
         """
         call = calls.open_collection(
-            name, dimension=dimension, metric=metric, embed=embed, text=text, index=index, create=create
+            name,
+            dimension=dimension,
+            metric=metric,
+            embed=embed,
+            text=text,
+            index=index,
+            tokens=tokens,
+            create=create,
         )
         return AsyncRemoteCollection(self, await self.send(call))
 
@@ -379,7 +387,7 @@ class AsyncRemoteCollection:
     ) -> Any:
         """As Collection.search: Hits for one query, a list of Hits for a batch.
 
-        Raises InvalidQuery for a reranker or a fusion of the caller's own: they are code, and cannot be sent.
+        Raises InvalidQuery for a reranker or a fusion that is an object of the caller's own: code cannot be sent.
         """
         asked = calls.given(cursor=cursor, model=model, **options)
         return await self._database.send(calls.search(self.name, query, vector, asked))

@@ -6,7 +6,6 @@ come back, so tracing costs nothing on the way.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -28,16 +27,14 @@ from vecdb.query.graph_options import GraphOptions
 from vecdb.query.ranking import Ranking
 from vecdb.query.request import VECTOR_FIELD, Query, SearchOptions, cursor_to
 from vecdb.query.retrieval import Retrieval
+from vecdb.query.second_look import SecondLook
 from vecdb.query.selection import Covered, Pool, Selection, name_of
 from vecdb.query.selection.grouping import grouped
 from vecdb.query.terms import Marks, QueryTerms
-from vecdb.rerank.base import Candidate
 from vecdb.storage import Store
 from vecdb.tables import StoredRecord, Tables
 from vecdb.types import Hit, Hits, StageReport, TraceStep
 from vecdb.vectors import Matrix, prepared
-
-_log = logging.getLogger("vecdb")
 
 # The last attempt keeps this process from writing; other processes pause longer between two commits than a query takes.
 _ATTEMPTS = 3
@@ -105,6 +102,7 @@ class Engine:
         self.adapter = KeptMap(store, definition)
         self._graph = graph
         self.retrieval = retrieval
+        self._second_look = SecondLook(self._load, definition, retrieval)
 
     def run(self, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
         """The hits of each query. One that lost candidates to a write meanwhile is asked again: it could lack a record
@@ -131,9 +129,11 @@ class Engine:
             self._by_text(courses, depth, where, options)
         if len(stages) > 1:
             self._fuse(courses, options)
-        for course in courses:
-            if options.overlay is not None:
+        if options.overlay is not None:
+            for course in courses:
                 self._follow_links(course, options.overlay, where)
+        self._second_look.rank(courses, options)
+        for course in courses:
             self._later_stages(course, options)
         return courses
 
@@ -218,8 +218,6 @@ class Engine:
         course.report(ranking.name, len(ranking), since, detail)
 
     def _later_stages(self, course: Course, options: SearchOptions) -> None:
-        if options.rerank is not None:
-            self._rerank(course, options)
         if options.min_score is not None:
             since = time.perf_counter()
             good = np.flatnonzero(course.last.scores >= options.min_score)
@@ -229,30 +227,6 @@ class Engine:
             self._select(course, options)
         if options.group_by is not None:
             self._group(course, options)
-
-    def _rerank(self, course: Course, options: SearchOptions) -> None:
-        """A second look at the best candidates. A reranker that fails leaves the order as it was, and says so in the trace."""
-        since = time.perf_counter()
-        assert options.rerank is not None
-        pool = course.last.first(options.depth(1))
-        self._load(course, pool.rows.tolist())
-        pool = pool.taken([place for place, row in enumerate(pool.rows.tolist()) if row in course.records])
-        records = [course.records[row] for row in pool.rows.tolist()]
-        candidates = [Candidate(r.id, r.text, float(s), decode(r.metadata)) for r, s in zip(records, pool.scores)]
-        try:
-            order = list(options.rerank.rerank(course.query.text or "", candidates, options.wanted))
-            places = np.array([r.position for r in order], dtype=np.int64)
-            if len(np.unique(places)) != len(places) or (
-                len(places) and not 0 <= places.min() <= places.max() < len(pool)
-            ):
-                raise InvalidQuery("the reranker gave a position twice, or one that is no candidate's")
-        except Exception as error:  # whatever a model does: the first stage's answer is still an answer
-            _log.warning("the reranker failed, keeping the first stage's order: %s", error)
-            course.report("rerank", len(pool), since, {"failed": f"{type(error).__name__}: {error}"})
-            return
-        scores = np.array([r.score for r in order], dtype=np.float64)
-        course.stages.append(Ranking("rerank", pool.rows[places], scores))
-        course.report("rerank", len(order), since, {"looked_at": len(pool)})
 
     def _select(self, course: Course, options: SearchOptions) -> None:
         """Candidates chosen as a set; they keep their scores, so what comes back is ordered by choice."""

@@ -18,6 +18,7 @@ from vecdb.memory import Snapshot
 from vecdb.query.engine import Engine
 from vecdb.query.fusion import fusion_of
 from vecdb.query.request import Query, SearchOptions
+from vecdb.query.second_look import rerank_name
 from vecdb.query.selection import name_of
 from vecdb.types import Plan, PlannedStage
 
@@ -108,9 +109,10 @@ def _after(lists: tuple[str, ...], options: SearchOptions) -> Iterator[PlannedSt
         yield PlannedStage("fusion", type(fusion).__name__.lower(), "there are several lists", None, weights)
     if options.overlay is not None:
         yield PlannedStage("graph", "pagerank", "graph was given", None, asdict(options.overlay))
-    if options.rerank is not None:
-        pool = {"candidates": options.depth(1)}
-        yield PlannedStage("rerank", type(options.rerank).__name__, "a reranker was given", None, pool)
+    for number, stage in enumerate(options.stages):
+        pool = {"candidates": stage.top or options.depth(1)}
+        why = "a reranker was given" if number == 0 else "another reranker was given"
+        yield PlannedStage(rerank_name(number), stage.name, why, None, pool)
     if options.min_score is not None:
         yield PlannedStage("min_score", "cut", "min_score was given", None, {"min_score": options.min_score})
     if (selector := options.selector) is not None:

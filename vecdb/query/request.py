@@ -20,7 +20,7 @@ from vecdb.query.fusion import Fusion, fusion_of
 from vecdb.query.graph_options import GraphOptions, graph_of
 from vecdb.query.selection import MOST_IN_POOL, Selector, name_of, selector_of
 from vecdb.query.snippets import SnippetOptions
-from vecdb.rerank.base import Reranker
+from vecdb.rerank.kinds import RerankSpec, Stage, stages_of
 from vecdb.types import DERIVED_FIELDS, Filter, Mode, Vector
 
 Syntax = Literal["plain", "query"]
@@ -45,7 +45,7 @@ class SearchKeywords(TypedDict, total=False):
     select: str | Selector
     min_score: float | None
     offset: int
-    rerank: Reranker | None
+    rerank: RerankSpec | None
     candidates: int | None
     vectors: bool
     synonyms: Synonyms | None
@@ -72,7 +72,7 @@ class SearchOptions:
     select: str | Selector = "topk"
     min_score: float | None = None
     offset: int = 0
-    rerank: Reranker | None = None
+    rerank: RerankSpec | None = None
     candidates: int | None = None
     vectors: bool = False
     synonyms: Synonyms | None = None
@@ -103,8 +103,7 @@ class SearchOptions:
                 f"k and offset ask for {self.offset + self.k:,} hits; a set is chosen of at most {MOST_IN_POOL:,}: "
                 "ask for fewer, or leave out select"
             )
-        if self.rerank is not None and not callable(getattr(self.rerank, "rerank", None)):
-            raise InvalidQuery(f"rerank is {self.rerank!r}; give an object with rerank(query, candidates, k)")
+        _ = self.stages
 
     def _check_words(self) -> None:
         if self.synonyms is not None:
@@ -137,6 +136,11 @@ class SearchOptions:
         return selector_of(self.select)
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The rerankers, in order. Raises InvalidQuery."""
+        return stages_of(self.rerank)
+
+    @property
     def snippet_options(self) -> SnippetOptions | None:
         """How snippets are made; None if none are asked for."""
         if isinstance(self.snippets, SnippetOptions):
@@ -160,7 +164,7 @@ class SearchOptions:
             return max(self.candidates, self.wanted)
         depth = self.wanted if lists == 1 else fusion_of(self.fusion).pool(self.wanted)
         if self.rerank is not None:
-            depth = max(depth, 50, 5 * self.wanted)
+            depth = max(depth, 50, 5 * self.wanted, *(stage.top or 0 for stage in self.stages))
         if (selector := self.selector) is not None:
             depth = max(depth, selector.pool)
         if self.overlay is not None:
