@@ -48,7 +48,7 @@ def test_a_collection_is_measured_before_and_after(monkeypatch: pytest.MonkeyPat
         ),
     )
     line = {"part": "set", "set": judged.name, **run.measure(judged)}
-    assert (line["documents"], line["queries"], line["is_chosen_on"]) == (100, 2, True)
+    assert (line["documents"], line["queries"]) == (100, 2)
     assert (line["adaptation"]["shared_documents"], line["adaptation"]["shared_queries"]) == (0, 0)
     for way in run.WAYS:
         means, gains = line["ways"][way]["means"], line["ways"][way]["gains"]

@@ -604,7 +604,7 @@ def adapting(db: Any) -> Any:
         docs.reset_adapter(),
         docs.reset_adapter(),
         refusal(lambda: docs.adapt(sample=10)),
-        refusal(lambda: docs.adapt(budget_s=0)),
+        refusal(lambda: docs.adapt(budget_s=-0.5)),
         refusal(lambda: filled(db, "plain").adapt()),
         refusal(lambda: db.collection("empty", embed="default").adapt()),
     ]
