@@ -14,10 +14,13 @@ COMMANDS = {
     "churn_index": "the same for the graph index alone, hnswlib and Chroma, against fresh builds",
     "text": "word search in ten languages, loading texts, what synonyms, corrections and snippets cost",
     "target_recall": "whether a search that is asked for a recall reaches it, and at what cost",
+    "learned": "learned partitions beside k-means, hyperplanes and Faiss's IVF: recall against rows scanned",
     "million": "100,000 to 1,000,000 vectors: building, memory, opening, queries",
     "select": "hits chosen as a set: top k, MMR, coverage, k-center, DPP, judged by labelled sub-topics",
     "graph": "links: multi-hop questions, personalised PageRank, node embeddings",
+    "rerank": "the second look: MaxSim kernels, orders of the same candidates, pruning, projection heads",
     "retrieval": "joining lists: dense, BM25, RRF, vstash's rule, adaptive on judged collections; a hybrid query's time",
+    "adapt": "the query map that a collection learns from its own documents, on judged queries; how long learning takes",
     "robustness": "kill -9, damaged files, several processes",
 }
 

@@ -66,7 +66,7 @@ def _of_codes(
     units = (peak / 127.0).astype(np.float32)
     codes = np.rint(query / np.where(units > 0, units, 1.0)[:, None]).astype(np.int8)
     dimension = tokens.shape[1]
-    if kernels.LEVEL != "avx512":
+    if not kernels.MULTIPLIES_BYTES:
         queries, query_scales = _side_by_side(codes.astype(np.float32), kernels.BLOCK)
         query_scales.reshape(-1)[: len(units)] = units
         plain = np.ascontiguousarray(tokens)

@@ -39,8 +39,8 @@ def _tile(rows: int, is_codes: bool) -> Any:
     starts (B, BLOCK) int32; scales (T,) float32: sums are multiplied with it. best (B, BLOCK) float32.
     """
 
-    def declare(typing_context, tokens, scales, first, queries, starts, block, best):  # type: ignore[no-untyped-def]
-        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def declare(typing_context, tokens, scales, first, queries, starts, block, best):
+        def generate(context, builder, signature, arguments):
             kinds = signature.args
 
             def at(position: int, row: Any) -> Any:
@@ -138,7 +138,8 @@ else:
     float_tile, float_token = _tile(TILE, False), _tile(1, False)
 
 # Elsewhere products of bytes take more instructions than they save, so codes become floats: `maxsim_wide_codes`.
-if LEVEL == "avx512":
+MULTIPLIES_BYTES: bool = LEVEL == "avx512"
+if MULTIPLIES_BYTES:
     code_tile, code_token = _tile(TILE, True), _tile(1, True)
 
 
@@ -224,7 +225,7 @@ def _compare_wide(wide, rows, queries, query_scales, best):
         float_tile(wide, query_scales[0], 0, queries, query_scales, block, best)
 
 
-if LEVEL == "avx512":
+if MULTIPLIES_BYTES:
 
     @compiled
     def maxsim_codes(tokens, scales, ends, queries, starts, query_scales, start, stop, best, out):

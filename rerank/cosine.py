@@ -23,10 +23,10 @@ class Cosine(BatchReranker):
         return [self._one(task, vector) for task, vector in zip(tasks, query_vectors(tasks, context))]
 
     def _one(self, task: Task, vector: Vector) -> Reranked:
-        have = [place for place, candidate in enumerate(task.candidates) if candidate.embedding is not None]
+        have = {place: c.embedding for place, c in enumerate(task.candidates) if c.embedding is not None}
         scores = np.full(len(task.candidates), -1.0)
         if have:
-            scores[have] = unit(np.stack([task.candidates[place].embedding for place in have])) @ unit(vector[None])[0]
+            scores[list(have)] = unit(np.stack(list(have.values()))) @ unit(vector[None])[0]
         ranked: tuple[Ranked, ...] = by_score(scores.tolist(), task.k)
         return Reranked(ranked, {"scored": len(have)})
 

@@ -45,12 +45,12 @@ class Feedback(BatchReranker):
     def __post_init__(self) -> None:
         if self.method not in _DEFAULTS:
             raise InvalidQuery(f"method of feedback is {self.method!r}; it must be one of {', '.join(_DEFAULTS)}")
-        if self.steps is not None and (not isinstance(self.steps, int) or not 1 <= self.steps <= 10_000):
-            raise InvalidQuery(f"steps of feedback is {self.steps!r}; it must be a whole number from 1 to 10,000")
+        if self.steps is not None and (not isinstance(self.steps, int) or not 1 <= self.steps <= 1_000):
+            raise InvalidQuery(f"steps of feedback is {self.steps!r}; it must be a whole number from 1 to 1,000")
         if self.rate is not None and (not isinstance(self.rate, int | float) or not 0 < self.rate < 100):
             raise InvalidQuery(f"rate of feedback is {self.rate!r}; it must be a number above 0")
-        if not isinstance(self.teachers, int) or not 2 <= self.teachers <= 1_000:
-            raise InvalidQuery(f"teachers of feedback is {self.teachers!r}; it must be a whole number from 2 to 1,000")
+        if not isinstance(self.teachers, int) or not 2 <= self.teachers <= 200:
+            raise InvalidQuery(f"teachers of feedback is {self.teachers!r}; it must be a whole number from 2 to 200")
         object.__setattr__(self, "_inner", reranker_of(self.by))
 
     @property

@@ -49,6 +49,7 @@ KINDS: dict[str, str] = {
 REACHING = frozenset({"model", "encoder", "tokenizer", "file", "url", "key_env"})
 
 _MOST_STAGES = 8
+_DEEPEST = 16  # options within options
 _MOST_CANDIDATES = 100_000
 _INSTANCES = 64  # kept by their options, so that models are loaded once
 
@@ -80,14 +81,19 @@ def reranker_of(given: OneSpec) -> BatchReranker:
     return _stage(given).reranker
 
 
-def reached(given: Any) -> Iterator[Any]:
-    """What such a specification, as it came out of JSON, would load or call; also that of rerankers within rerankers."""
+def reached(given: Any, *, depth: int = 0) -> Iterator[Any]:
+    """What such a specification, as it came out of JSON, would load or call; also that of rerankers within rerankers.
+
+    Raises InvalidQuery for one that is nested too deep.
+    """
+    if depth > _DEEPEST:
+        raise InvalidQuery(f"rerank is nested more than {_DEEPEST} deep; use a list of stages instead")
     for name, value in given.items() if isinstance(given, Mapping) else ():
         if name in REACHING and value is not None:
             yield value
-        yield from reached(value)
+        yield from reached(value, depth=depth + 1)
     for part in given if isinstance(given, list) else ():
-        yield from reached(part)
+        yield from reached(part, depth=depth + 1)
 
 
 def _stage(given: Any) -> Stage:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from vecdb.errors import InvalidInput, InvalidQuery
 
 _GRID = 109
+_NO_SLOPE = 1e-9  # of a curve that is flat but for rounding
 _TRIM = (0.05, 0.97)  # the ends of a life say more about when questions are asked and settled than about news
 
 
@@ -67,7 +68,7 @@ def fit_time_prior(curves: Iterable[tuple[ArrayLike, ArrayLike]]) -> TimePrior:
     slope = np.gradient(np.mean(means, axis=0), grid)
     inside = (grid >= _TRIM[0]) & (grid <= _TRIM[1])
     rising = np.maximum(0.0, slope[inside])
-    values = rising / rising.max() if rising.max() > 0 else np.ones_like(rising)
+    values = rising / rising.max() if rising.max() > _NO_SLOPE else np.ones_like(rising)
     return TimePrior(tuple(grid[inside].tolist()), tuple(values.tolist()))
 
 

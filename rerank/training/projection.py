@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ class Slate:
 class Recipe:
     """One step looks at `slates` queries, each with one of its best documents and `others` more, cut at `tokens`.
 
-    sharpness: what targets are multiplied with before their softmax. temperature: what mean cosines are divided by. start: the head
-    begins as the main directions of the states ("pca"), or at random.
+    sharpness: what targets are multiplied with before their softmax. temperature: what mean cosines are divided by. start: the
+    head begins as the main directions of the states ("pca"), or at random.
     """
 
     steps: int = 200
@@ -71,7 +72,7 @@ def train_head(config: HeadConfig, slates: Sequence[Slate], recipe: Recipe, *, v
         chosen = rng.choice(len(useful), min(recipe.slates, len(useful)), replace=False)
         loss = torch.stack([_loss(useful[i], config, weights, recipe, rng) for i in chosen]).mean()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         losses.append(float(loss.detach()))
@@ -127,7 +128,7 @@ def _loss(slate: Slate, config: HeadConfig, weights: dict[str, Any], recipe: Rec
     query, tokens = vectors[: len(slate.query)], vectors[len(slate.query) :]
     similarities = query @ tokens.T
     ends = np.cumsum([0] + [len(document) for document in documents])
-    scores = torch.stack([similarities[:, a:b].amax(dim=1).mean() for a, b in zip(ends[:-1], ends[1:])])
+    scores = torch.stack([similarities[:, a:b].amax(dim=1).mean() for a, b in pairwise(ends)])
     wanted = torch.from_numpy(recipe.sharpness * targets[places]).float().log_softmax(0)
     given = (scores / recipe.temperature).log_softmax(0)
     return torch.nn.functional.kl_div(given, wanted, log_target=True, reduction="sum")

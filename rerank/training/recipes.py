@@ -344,7 +344,8 @@ class Outcome(Recipe):
     def _chances(self, network: Any, written: Tensor, start: int) -> Tensor:
         """(G, T) log-probabilities of the reply's tokens, at the temperature that they were drawn with."""
         logits = network(input_ids=written).logits[:, start - 1 : -1].float() / self.temperature
-        return logits.log_softmax(-1).gather(-1, written[:, start:].unsqueeze(-1)).squeeze(-1)
+        chances: Tensor = logits.log_softmax(-1).gather(-1, written[:, start:].unsqueeze(-1)).squeeze(-1)
+        return chances
 
     def save(self, folder: Path) -> None:
         self.chat.model.save_pretrained(folder)

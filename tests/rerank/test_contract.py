@@ -168,6 +168,11 @@ def test_equal_options_are_one_instance_so_that_models_load_once() -> None:
 def test_what_a_specification_reaches_is_found_at_any_depth() -> None:
     spec = ["cosine", {"kind": "feedback", "by": {"kind": "x", "model": "m", "more": [{"url": "u"}]}, "model": None}]
     assert list(reached(spec)) == ["m", "u"]
+    deep: Any = "cosine"
+    for _ in range(2_000):
+        deep = {"kind": "feedback", "by": deep}
+    with pytest.raises(vecdb.InvalidQuery, match="nested"):
+        list(reached(deep))
 
 
 def test_a_service_takes_no_model_that_it_was_not_told_of() -> None:
@@ -201,6 +206,21 @@ def test_records_that_come_in_by_feedback_are_reranked_too() -> None:
     assert hits.ids == ["25"]  # which lies nearer to where the query moved
     assert hits.trace[-1].detail["added"] == 1
     assert hits.trace[-1].detail["looked_at"] == 4
+
+
+def test_a_teacher_that_fails_the_second_time_leaves_its_first_answer(docs: vecdb.Collection) -> None:
+    class Once(BatchReranker):
+        calls = 0
+
+        def rerank_batch(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
+            Once.calls += 1
+            if Once.calls > 1:
+                raise RuntimeError("tired")
+            return [Reranked(by_score(range(len(task.candidates)), task.k)) for task in tasks]
+
+    hits = docs.search("red", k=3, candidates=4, mode="vector", rerank={"kind": "feedback", "by": Once()})
+    assert hits.ids == docs.search("red", k=4, mode="vector").ids[::-1][:3]
+    assert hits.trace[-1].detail["again_failed"] == "RuntimeError: tired"
 
 
 def test_a_reranker_of_the_users_works_outside_a_search() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ READS: list[tuple[str, str, Any]] = [
     ("GET", "/v1/collections/{name}/stats", None),
     ("GET", "/v1/collections/{name}/check", None),
     ("GET", "/v1/collections/{name}/tuning", None),
+    ("GET", "/v1/collections/{name}/adapter", None),
     ("POST", "/v1/collections/{name}/warm", None),
     ("POST", "/v1/collections", {"name": "{name}", "create": False}),
 ]
@@ -125,6 +127,8 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/collections/{name}/records/bulk", b'{"text": "t"}'),
     ("POST", "/v1/collections/{name}/optimize", None),
     ("POST", "/v1/collections/{name}/tune", {"budget_s": 0.01}),
+    ("POST", "/v1/collections/{name}/adapt", {}),
+    ("DELETE", "/v1/collections/{name}/adapter", None),
     ("DELETE", "/v1/collections/{name}", None),
 ]
 WHOLE: list[tuple[str, str, Any]] = [("GET", "/v1/check", None), ("GET", "/metrics", None)]
@@ -147,7 +151,7 @@ def send(http: Any, method: str, path: str, body: Any, name: str, key: str | Non
 def test_every_route_is_in_one_list_of_these_tests(http: Any) -> None:
     """So that a new route cannot forget its key."""
     tested = {(method, path) for method, path, _ in [*READS, *WRITES, *WHOLE, *OPEN]}
-    tested = {(method, path.replace("/a", "/{id}").replace("/nothing", "/{id}")) for method, path in tested}
+    tested = {(method, re.sub("/(a|nothing)$", "/{id}", path)) for method, path in tested}
     tested |= {("GET", "/v1"), ("GET", "/v1/collections")}
     described = {
         (method.upper(), path) for path, item in http.get("/openapi.json").json()["paths"].items() for method in item

@@ -32,6 +32,7 @@ BODIES: dict[tuple[str, str], type[schemas.Body]] = {
     ("POST", "/v1/collections/docs/context"): schemas.ContextBody,
     ("POST", "/v1/collections/docs/recall-report"): schemas.RecallBody,
     ("POST", "/v1/collections/docs/tune"): schemas.TuneBody,
+    ("POST", "/v1/collections/docs/adapt"): schemas.AdaptBody,
     ("POST", "/v1/collections/docs/links"): schemas.LinksBody,
     ("POST", "/v1/collections/docs/links/delete"): schemas.UnlinkBody,
     ("POST", "/v1/collections/docs/links/get"): schemas.LinksOfBody,

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from vecdb import wire
 from vecdb.config import CollectionConfig, TextConfig, TokenConfig, checked_synonyms
 from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import IndexConfig
 from vecdb.links import link_lines
 from vecdb.query.snippets import SnippetOptions
 from vecdb.records import Batch, Columns, batches
@@ -35,6 +35,7 @@ from vecdb.vectors import as_matrix
 from vecdb.wire import Wire
 
 if TYPE_CHECKING:
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
     from vecdb.tuning import CollectionTuning
@@ -107,7 +108,7 @@ def open_collection(
     metric: Metric | None,
     embed: Any,
     text: TextConfig | str | None,
-    index: HnswConfig | None,
+    index: IndexConfig | None,
     tokens: Any,
     create: bool,
 ) -> Call[Described]:
@@ -131,7 +132,7 @@ def open_collection(
             {"encoder": tokens.encoder, "codec": tokens.codec} if isinstance(tokens, TokenConfig) else tokens
         )
     if index is not None:
-        body["index"] = {field: getattr(index, field) for field in HnswConfig.__dataclass_fields__}
+        body["index"] = CollectionConfig(index=index).as_json()["index"]
     return Call("POST", "/v1/collections", _described, _json(body))
 
 
@@ -354,6 +355,22 @@ def tune(
         asked, is_batch = _query([queries] if isinstance(queries, str) else queries, None)
         body.update(asked if is_batch else {"query_vectors_base64": [asked["vector_base64"]]})
     return Call("POST", f"{_path(name)}/tune", wire.tuning_from_wire, _json(body))
+
+
+def adapt(name: str, *, sample: int, budget_s: float, seed: int, apply: bool) -> Call[Adaptation]:
+    body: Wire = {"sample": sample, "budget_s": budget_s, "seed": seed, "apply": apply}
+    return Call("POST", f"{_path(name)}/adapt", wire.adaptation_from_wire, _json(body))
+
+
+def adapter(name: str) -> Call[Adaptation | None]:
+    def read(value: Wire) -> Adaptation | None:
+        return None if value["adapter"] is None else wire.adaptation_from_wire(value["adapter"])
+
+    return Call("GET", f"{_path(name)}/adapter", read, is_safe=True)
+
+
+def reset_adapter(name: str) -> Call[bool]:
+    return Call("DELETE", f"{_path(name)}/adapter", lambda value: bool(value["reset"]))
 
 
 def tuning(name: str) -> Call[CollectionTuning | None]:

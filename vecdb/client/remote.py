@@ -11,7 +11,7 @@ from vecdb.client import calls
 from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import Sender
 from vecdb.config import CollectionConfig, TextConfig, TokenConfig
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords
 from vecdb.records import Columns
 from vecdb.types import (
@@ -33,6 +33,7 @@ from vecdb.types import (
 if TYPE_CHECKING:
     import httpx2
 
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
@@ -72,7 +73,7 @@ class RemoteDatabase:
         metric: Metric | None = None,
         embed: str | None = None,
         text: TextConfig | str | None = None,
-        index: HnswConfig | None = None,
+        index: IndexConfig | None = None,
         tokens: str | TokenConfig | None = None,
         create: bool = True,
     ) -> RemoteCollection:
@@ -500,6 +501,20 @@ class RemoteCollection:
         """As Collection.tune; the service cuts budget_s to what its requests may take, and the result says to what."""
         call = calls.tune(self.name, target_recall, k=k, budget_s=budget_s, queries=queries, apply=apply)
         return self._database.send(call)
+
+    def adapt(self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True) -> Adaptation:
+        """As Collection.adapt; the service cuts budget_s to what its requests may take."""
+        call = calls.adapt(self.name, sample=sample, budget_s=budget_s, seed=seed, apply=apply)
+        return self._database.send(call)
+
+    @property
+    def adapter(self) -> Adaptation | None:
+        """What is known of the map that searches use; None without one."""
+        return self._database.send(calls.adapter(self.name))
+
+    def reset_adapter(self) -> bool:
+        """Search by query vectors as the model makes them again; whether a map was in use."""
+        return self._database.send(calls.reset_adapter(self.name))
 
     @property
     def tuning(self) -> CollectionTuning | None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from inspect import getattr_static
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -156,8 +157,7 @@ def loads_tokens_offline(spec: str) -> bool:
 
 @lru_cache(1)
 def default_head() -> Head:
-    with resources.files("vecdb.embedding").joinpath("minilm_head.npz").open("rb") as file:
-        return Head.load(file)
+    return Head.load(BytesIO(resources.files("vecdb.embedding").joinpath("minilm_head.npz").read_bytes()))
 
 
 @lru_cache(1)
@@ -172,7 +172,7 @@ def punctuation() -> frozenset[int]:
 def _own_head(name: str) -> Head | None:
     """The head in the checkpoint's file, if it has one."""
     from safetensors import safe_open
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     try:
         path = cached_file(name, "model.safetensors")

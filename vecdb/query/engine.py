@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from vecdb.adaptation.kept import KeptMap
 from vecdb.definition import Definition
 from vecdb.errors import InvalidQuery
 from vecdb.filters import Node
@@ -98,6 +99,7 @@ class Engine:
         self._store = store
         self._tables = tables
         self._definition = definition
+        self.adapter = KeptMap(store, definition)
         self._graph = graph
         self.retrieval = retrieval
         self._second_look = SecondLook(self._load, definition, retrieval)
@@ -153,14 +155,16 @@ class Engine:
 
     def _by_vector(self, courses: list[Course], depth: int, where: Node | None, options: SearchOptions) -> None:
         since = time.perf_counter()
-        matrix = self.query_vectors([course.query for course in courses])
+        queries = self.with_vectors([course.query for course in courses])
+        matrix = np.stack([query.vector for query in queries if query.vector is not None])
         found = self.retrieval.by_vector(matrix, depth, where, options)
         recalls: Sequence[float | None] = found.recalls or [None] * len(courses)
-        for course, vector, ranking, recall in zip(courses, matrix, found.rankings, recalls):
+        for course, query, ranking, recall in zip(courses, queries, found.rankings, recalls):
             course.recall = recall
-            course.query = Query(course.query.text, vector)
+            course.query = query
             course.lists.append(ranking)
-            course.report("vector", len(ranking), since, found.detail)
+            mapped = {} if query.adapter is None else {"adapter": query.adapter}
+            course.report("vector", len(ranking), since, {**found.detail, **mapped})
 
     def _by_text(self, courses: list[Course], depth: int, where: Node | None, options: SearchOptions) -> None:
         since = time.perf_counter()
@@ -170,11 +174,20 @@ class Engine:
             course.lists.append(ranking)
             course.report("text", len(ranking), since, found.detail)
 
-    def query_vectors(self, queries: Sequence[Query]) -> Matrix:
-        """(B, D): the given vectors, and the texts of those that gave none, embedded together."""
+    def with_vectors(self, queries: Sequence[Query]) -> list[Query]:
+        """The same with a vector each: their texts embedded together, and mapped if the collection keeps an adapter. A vector
+        that was given is taken as it is.
+        """
         texts = [query.text or "" for query in queries if query.vector is None]
-        embedded = iter(self._prepared(self._definition.embedder().embed_queries(texts)) if texts else ())
-        return np.stack([query.vector if query.vector is not None else next(embedded) for query in queries])
+        if not texts:
+            return list(queries)
+        matrix, adapter = self._prepared(self._definition.embedder().embed_queries(texts)), self.adapter.current()
+        version = None
+        if adapter is not None:
+            version, mapped = adapter
+            matrix = self._prepared(mapped(matrix))
+        embedded = iter(matrix)
+        return [q if q.vector is not None else Query(q.text, next(embedded), version) for q in queries]
 
     def _prepared(self, vectors: Matrix) -> Matrix:
         config = self._definition.config

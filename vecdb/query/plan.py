@@ -42,8 +42,9 @@ def plan_of(engine: Engine, definition: Definition, query: Query, options: Searc
         stages.append(_filter(snapshot, allowed, live))
     if "vector" in lists:
         if query.vector is None:
-            why = "the query is text and the collection has a model"
-            stages.append(PlannedStage("embed", definition.config.model or "model", why))
+            why, adapter = "the query is text and the collection has a model", engine.adapter.current()
+            told = {} if adapter is None else {"adapter": adapter[0]}
+            stages.append(PlannedStage("embed", definition.config.model or "model", why, None, told))
         stages.append(_vector(snapshot, allowed, definition, depth, options))
     if "text" in lists:
         stages.append(_text(engine, query.text or "", depth, options))

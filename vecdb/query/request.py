@@ -176,10 +176,11 @@ class SearchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query: text, a prepared (D,) vector, or both."""
+    """One query: text, a prepared (D,) vector, or both. adapter: version of the map that made the vector; None without one."""
 
     text: str | None = None
     vector: Vector | None = attribute(default=None, compare=False)
+    adapter: str | None = attribute(default=None, compare=False)
 
 
 def fingerprint(query: Query, options: SearchOptions) -> str:

@@ -73,10 +73,10 @@ class SecondLook:
         running = CANCELLABLE.get()
         if running is not None:
             running.append(limit)
-        pools = [self._pool(course, stage, options.depth(1)) for course in courses]
+        pools: Sequence[_Pool] = [self._pool(course, stage, options.depth(1)) for course in courses]
         answers = self._answers(courses, pools, stage, limit, wanted)
         more: dict[str, Any] = {}
-        if stage.reranker.refines and not any(answer.kept for answer in answers):
+        if stage.reranker.refines:
             pools, answers, more = self._asked_again(courses, pools, answers, stage, limit, wanted, options)
         for course, pool, answer in zip(courses, pools, answers):
             self._finish(course, stage, name, pool, answer, wanted, since, more)
@@ -137,7 +137,7 @@ class SecondLook:
         asked = [
             place
             for place, course in enumerate(courses)
-            if course.query.vector is not None and options.field == VECTOR_FIELD and len(pools[place].head)
+            if course.query.vector is not None and options.field == VECTOR_FIELD and answers[place].ranked
         ]
         if not asked:
             return pools, answers, {"added": 0}
@@ -147,9 +147,9 @@ class SecondLook:
             found = self._retrieval.by_vector(refined, options.depth(1), options.condition, options).rankings
         except Exception as error:  # the first answer is whole
             return pools, answers, {"refine_failed": f"{type(error).__name__}: {error}"}
-        pools, added = list(pools), 0
+        wider, added = list(pools), 0
         for place, ranking in zip(asked, found):
-            pool, course = pools[place], courses[place]
+            pool, course = wider[place], courses[place]
             seen = np.concatenate([pool.head.rows, pool.tail.rows])
             new = ranking.taken(np.flatnonzero(~np.isin(ranking.rows, pool.head.rows)))
             self._load(course, new.rows.tolist())
@@ -162,9 +162,16 @@ class SecondLook:
                 np.concatenate([pool.head.scores, new.scores]),
             )
             unbounded = replace(stage, top=None)
-            pools[place] = replace(self._made(course, unbounded, both), tail=tail)
-        again = self._answers(courses, pools, stage, limit, wanted)
-        return pools, again, {"added": added}
+            wider[place] = replace(self._made(course, unbounded, both), tail=tail)
+        again = self._answers([courses[p] for p in asked], [wider[p] for p in asked], stage, limit, wanted)
+        more: dict[str, Any] = {"added": added}
+        pools, answers = list(pools), list(answers)
+        for place, answer in zip(asked, again):
+            if answer.kept is not None:  # the first one stays
+                more["again_failed"] = answer.kept
+            else:
+                pools[place], answers[place] = wider[place], answer
+        return pools, answers, more
 
     def _finish(
         self,
