@@ -59,11 +59,11 @@ class Setwise(ListwiseReranker[Pick, Order]):
         return _METHODS[self.method](len(task.candidates), set_size=self.set_size, k=task.k)
 
     def judge(self, model: ChatModel) -> PickJudge:
-        return PickJudge(model, self.passage_tokens, self.reply_tokens, self.reasoning, self.votes, seed=self.seed)
+        return PickJudge(model, self.passage_tokens, self.reply_tokens, self.reasoning, self.votes, self.seed)
 
     def answer(self, task: Task, outcome: Outcome[Order]) -> Reranked:
         if not self.fuse:
-            return by_rank(task, outcome, {})
+            return by_rank(task, outcome)
         count = len(task.candidates)
         own = np.empty(count)
         own[outcome.result] = np.linspace(1.0, 0.0, count)
@@ -77,7 +77,7 @@ class Setwise(ListwiseReranker[Pick, Order]):
 class PickJudge:
     """Rank-R1: the best document of a set, after reasoning. A majority of votes, each over another arrangement.
 
-    reasoning=False asks for the label at once (the plain setwise prompt). The first arrangement is as given unless shuffled.
+    reasoning=False asks for the label at once (the plain setwise prompt).
     """
 
     model: ChatModel
@@ -85,7 +85,6 @@ class PickJudge:
     reply_tokens: int = 1024
     reasoning: bool = True
     votes: int = 1
-    shuffled: bool = True
     seed: int = 0
 
     def judge(self, questions: Sequence[Question]) -> list[Verdict[Pick]]:
@@ -95,7 +94,7 @@ class PickJudge:
             count, random = len(question.texts), question.random(self.seed)
             frame = partial(prompts.pick, question.query, prompts.numbers(count), reasoning=self.reasoning)
             for _ in range(self.votes):
-                arrangement = random.permutation(count).tolist() if self.shuffled else list(range(count))
+                arrangement = random.permutation(count).tolist()
                 texts = [question.texts[i] for i in arrangement]
                 fitted = prompts.fit(self.model, texts, frame, reply=self._limit + 32, most=self.passage_tokens)
                 asked.append(frame(fitted.passages))

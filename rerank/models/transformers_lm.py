@@ -73,17 +73,26 @@ class TransformersModel:
 
     def prompt_ids(self, prompt: Prompt, begun: Sequence[int]) -> list[int]:
         """The prompt's tokens; a causal model's end with the reply's opening, an encoder-decoder's decoder gets that."""
-        template = getattr(self.tokenizer, "chat_template", None)
-        if template:
-            turns = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
-            with suppress(TypeError, ValueError):
-                # A template may know no thinking; it ignores the flag then.
-                text = self.tokenizer.apply_chat_template(
+        text = self._chat(prompt)
+        if text is not None:
+            ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        else:
+            ids = self.tokenizer(f"{prompt}\n", verbose=False)["input_ids"]
+        return list(ids) if self._encodes else [*ids, *begun]
+
+    def _chat(self, prompt: Prompt) -> str | None:
+        """The prompt by the tokenizer's chat template; None if it has none, or none that takes a lone user turn."""
+        if not getattr(self.tokenizer, "chat_template", None):
+            return None
+        rules_apart = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
+        for turns in (rules_apart, [{"role": "user", "content": str(prompt)}]):
+            # Templates raise what they like; some know no system role.
+            with suppress(Exception):
+                made = self.tokenizer.apply_chat_template(
                     turns, add_generation_prompt=True, tokenize=False, enable_thinking=False
                 )
-                return [*self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], *begun]
-        ids = self.tokenizer(f"{prompt}\n", verbose=False)["input_ids"]
-        return list(ids) if self._encodes else [*ids, *begun]
+                return str(made)
+        return None
 
     def label_ids(self, opening: str, labels: Sequence[str]) -> tuple[list[int], list[int]]:
         """What the opening and the labels are in this tokenizer: the tokens that all share, and the one that tells each.

@@ -91,6 +91,20 @@ def test_a_label_that_merges_with_its_bracket_is_told_by_the_merged_token(words:
         model.label_ids("[", ["A", "C"])
 
 
+def test_a_chat_template_is_used_and_one_without_a_system_role_gets_one_turn() -> None:
+    words = tiny_models.tokenizer()
+    turns = "{% for m in messages %}[ {{ m.role }} ] {{ m.content }} {% endfor %}{% if add_generation_prompt %}answer{% endif %}"
+    model = TransformersModel(tiny_models.causal(words), words)
+    words.chat_template = turns
+    assert model._chat(Prompt("red", "plum")) == "[ system ] red [ user ] plum answer"
+    assert words.decode(model.prompt_ids(Prompt("red", "plum"), [7])[-4:]).split()[:2] == ["]", "plum"]
+    words.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + turns
+    assert model._chat(Prompt("red", "plum")) == "[ user ] red\n\nplum answer"
+    words.chat_template = "{{ raise_exception('never') }}"
+    assert model._chat(Prompt("red", "plum")) is None
+    assert len(model.first_token(PROMPTS[:1], LABELS[:1], "[")) == 1
+
+
 def test_texts_are_cut_by_their_tokens(causal: TransformersModel) -> None:
     assert causal.lengths(["red apple", "", "[A]"]) == [2, 0, 3]
     assert causal.cut("red green blue apple", 2).split() == ["red", "green"]
