@@ -103,6 +103,7 @@ class Database:
         embed: Any = None,
         text: TextConfig | str | None = None,
         index: HnswConfig | None = None,
+        storage: str | None = None,
         create: bool = True,
     ) -> Collection:
         """The collection of this name: made if it is not there (unless create=False), else opened as it was made.
@@ -111,7 +112,9 @@ class Database:
         embed: the model that embeds texts: "default" (offline, comes with pip), "sentence-transformers:NAME", "model2vec:NAME",
         "openai:MODEL@URL", an Embedder, or any callable from texts to vectors; None: vectors are given, or only words are
         searched. text: how words are cut: "english" (stemmed, default), "german" and thirty other languages, "none", "cjk", or a
-        TextConfig, which also names the fields that are searched.
+        TextConfig, which also names the fields that are searched. storage: the codec that the file keeps vectors with: "float32"
+        (default), "float8", "pca:192+float8", …; another one than float32 comes once there are 4,096 vectors to fit it to
+        (see `Collection.set_storage`).
 
         Settings given for a collection that exists must be those it was made with: else ConfigMismatch, or ModelMismatch for
         another model. Raises CollectionNotFound if it is absent and create=False.
@@ -124,6 +127,7 @@ class Database:
                 "metric": metric,
                 "text": TextConfig(text) if isinstance(text, str) else text,
                 "index": index,
+                "storage": storage,
             }.items()
             if value is not None
         }

@@ -51,7 +51,7 @@ class Codec:
     @property
     def text(self) -> str:
         """What `parse` makes the same codec of, unfitted."""
-        return "+".join(step.text for step in (*self.reducers, self.format))
+        return "+".join(step.text for step in self._steps)
 
     @property
     def bytes_per_vector(self) -> int:
@@ -60,7 +60,7 @@ class Codec:
     @property
     def overhead(self) -> int:
         """Bytes kept once, however many vectors there are: directions, ranges, codebooks."""
-        return sum(step.overhead for step in (*self.reducers, self.format))
+        return sum(step.overhead for step in self._steps)
 
     @property
     def is_float32(self) -> bool:
@@ -211,7 +211,8 @@ class Codec:
 
     @property
     def _steps(self) -> tuple[Reducer | Format, ...]:
-        return (*self.reducers, self.format)
+        steps: list[Reducer | Format] = [*self.reducers, self.format]
+        return tuple(steps)
 
     def _with_arrays(self, kept: Sequence[Arrays]) -> Codec:
         reducers = tuple(reducer.with_arrays(arrays) for reducer, arrays in zip(self.reducers, kept))

@@ -80,7 +80,8 @@ class Levels(Plain):
         """(N, D): the level of each number."""
         with np.errstate(over="ignore"):  # too far away is cut off like any other
             levels = np.rint((values - self._lows) * self._inverses)
-        return np.clip(levels, 0, self._levels - 1).astype(np.uint8)
+        numbered: Codes = np.clip(levels, 0, self._levels - 1).astype(np.uint8)
+        return numbered
 
     def _products(self, queries: Vectors, codes: Codes, worths: Vectors, *, pairs: bool) -> Vectors:
         high, low, units = halves(worths)

@@ -108,15 +108,15 @@ class Pca(Linear):
         return type(self)(self.size_in, self.size, whiten=self.whiten, method=self.method)
 
     def fit(self, sample: Vectors, metric: Metric, seed: int) -> Self:
-        mean = np.zeros(self.size_in)
+        mean = np.zeros(self.size_in, np.float32)
         if metric == "l2":
-            mean = sum(
-                (sample[b].astype(np.float64).sum(axis=0) for b in blocks(len(sample), _ROWS_AT_ONCE)), mean
-            ) / len(sample)
-        mean = mean.astype(np.float32)
+            total = np.zeros(self.size_in)
+            for block in blocks(len(sample), _ROWS_AT_ONCE):
+                total += sample[block].sum(axis=0, dtype=np.float64)
+            mean = (total / len(sample)).astype(np.float32)
         randomised = self.method == "randomised" or (self.method == "auto" and self.size_in > _LARGEST_EXACT)
         powers, basis = (_randomised if randomised else _exact)(sample, mean, self.size, seed)
-        scales = None
+        scales: Vectors | None = None
         if self.whiten:
             deviations = np.sqrt(np.maximum(powers, 0.0) / len(sample))
             least = max(float(deviations.max(initial=0.0)) * _LEAST_SCALE, np.finfo(np.float32).tiny)

@@ -62,7 +62,7 @@ class RaBitQ:
 
     @property
     def _middle(self) -> float:
-        return (2**self.bits - 1) / 2
+        return float((1 << self.bits) - 1) / 2
 
     def encode(self, values: Vectors) -> Codes:
         codes = np.empty((len(values), self.width), np.uint8)
@@ -114,7 +114,7 @@ class RaBitQ:
         lengths = self._lengths(codes)
         moved = (self.decode(codes) - self._centre).astype(np.float64)
         norms = centre @ centre + 2 * np.einsum("nd,d->n", moved, centre) + lengths**2
-        return np.maximum(norms, 0.0).astype(np.float32)
+        return saturated(np.maximum(norms, 0.0))
 
     def errors(self, queries: Vectors, codes: Codes) -> Vectors:
         """|x - c| |q| tan / sqrt(d - 1) times epsilon: theorem 3.2 of Gao & Long 2024."""
@@ -123,7 +123,8 @@ class RaBitQ:
         return np.asarray(norms[:, None] * reach[None], dtype=np.float32)
 
     def _factors(self, codes: Codes) -> Vectors:
-        return np.ascontiguousarray(codes[:, self._bytes : -2]).view("<f4")[:, 0]
+        factors: Vectors = np.ascontiguousarray(codes[:, self._bytes : -2]).view("<f4")[:, 0]
+        return factors
 
     def _tangents(self, codes: Codes) -> NDArray[np.float64]:
         return np.ascontiguousarray(codes[:, -2:]).view("<f2")[:, 0].astype(np.float64)
