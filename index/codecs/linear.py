@@ -119,7 +119,7 @@ class Pca(Linear):
         scales: Vectors | None = None
         if self.whiten:
             deviations = np.sqrt(np.maximum(powers, 0.0) / len(sample))
-            least = max(float(deviations.max(initial=0.0)) * _LEAST_SCALE, np.finfo(np.float32).tiny)
+            least = max(float(deviations.max(initial=0.0)) * _LEAST_SCALE, float(np.finfo(np.float32).tiny))
             scales = np.maximum(deviations, least).astype(np.float32)
         return self._fitted(basis, mean, scales)
 
