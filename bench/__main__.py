@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "db": "vecdb and the databases beside it: load, size, opening, queries at equal recall",
     "ann": "the graph index and other libraries': recall against queries per second",
+    "codecs": "how bytes stand for vectors: quality, re-check, speed, Faiss beside",
     "lid": "what the order of insertion and the dimension of the data do to a graph",
     "start": "import, first answer, reopening",
     "churn": "recall through rounds of deleting and upserting",

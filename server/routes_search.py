@@ -16,6 +16,8 @@ from vecdb.server.schemas import (
     FitFusionBody,
     RecallBody,
     SearchBody,
+    StorageBody,
+    StoragePlanBody,
     TuneBody,
     WhyNotBody,
     parsed,
@@ -137,6 +139,28 @@ _TUNING = {
     "changed": 0,
     "is_stale": False,
 }
+_STORAGE = {"wanted": "float8", "stored": "float32", "share": 0.4, "bytes_per_vector": 385, "overhead": 0}
+_STORAGE_PLAN = {
+    "choices": [
+        {
+            "codec": "float8",
+            "bytes_per_vector": 385,
+            "total_bytes": 33880000,
+            "recall": 0.985,
+            "ndcg": None,
+            "loss": 0.015,
+            "queries_per_second": 390.0,
+            "is_pareto": True,
+        }
+    ],
+    "recommended": None,
+    "stored": "float32",
+    "vectors": 49800,
+    "of_vectors": 88000,
+    "queries": 200,
+    "budget_bytes": None,
+    "max_loss": 0.01,
+}
 _STATS = {
     "name": "papers",
     "records": 1204,
@@ -252,6 +276,36 @@ def tuning(target: Reading) -> Response:
     """What the last tuning measured, and how much has changed since; null if there was none."""
     kept = target.open().tuning
     return json_answer({"tuning": None if kept is None else wire.tuning_to_wire(kept)})
+
+
+@router.get("/storage", operation_id="storage", responses=gives(_STORAGE))
+def storage(target: Reading) -> Response:
+    """Which codec vectors are kept with, and how far a change of it has come."""
+    return json_answer(wire.storage_to_wire(target.open().storage))
+
+
+@router.post("/storage", operation_id="setStorage", openapi_extra=takes(StorageBody), responses=gives(_STORAGE))
+def set_storage(target: Writing, raw: JsonBody) -> Response:
+    """Keep vectors with another codec from now on. What a request's time does not suffice for goes on in the background."""
+    body = parsed(StorageBody, raw)
+    return json_answer(wire.storage_to_wire(target.open().set_storage(body.codec, wait=body.wait)))
+
+
+@router.post(
+    "/plan-storage", operation_id="planStorage", openapi_extra=takes(StoragePlanBody), responses=gives(_STORAGE_PLAN)
+)
+def plan_storage(target: Reading, raw: JsonBody) -> Response:
+    """Which codec to keep vectors with, measured on the collection's own; nothing is changed."""
+    body = parsed(StoragePlanBody, raw)
+    plan = target.open().plan_storage(**body.options(target.settings))
+    return json_answer(wire.storage_plan_to_wire(plan))
+
+
+@router.post("/compact", operation_id="compact", status_code=204)
+def compact(target: Writing) -> Response:
+    """Give the file's unused pages back to the file system."""
+    target.open().compact()
+    return Response(status_code=204)
 
 
 @router.get("/stats", operation_id="stats", responses=gives(_STATS))

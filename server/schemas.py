@@ -102,6 +102,7 @@ class CollectionBody(Body):
     text: TextBody | str | None = None
     index: IndexBody | None = None
     tokens: str | TokensBody | None = None
+    storage: str | None = Field(default=None, description="codec that vectors are kept with, such as float8")
     create: bool = True
 
     example: ClassVar[dict[str, Any]] = {"name": "papers", "dimension": 3, "metric": "cosine", "text": "english"}
@@ -529,6 +530,45 @@ class AdaptBody(Body):
         """Keyword arguments of Collection.adapt."""
         _at_most("sample", self.sample, settings.max_records, "VECDB_MAX_RECORDS")
         return {**self.given(), "budget_s": min(self.budget_s, _TUNING_SHARE * settings.request_timeout_s)}
+
+
+class StorageBody(Body):
+    """Keep vectors with another codec from now on."""
+
+    codec: str
+    wait: bool = Field(default=True, description="answer when all vectors are changed; else at once")
+
+    example: ClassVar[dict[str, Any]] = {"codec": "pca:192+float8", "wait": False}
+
+
+class StoragePlanBody(Body):
+    """Queries such as will be asked, or none; judgements of them, if there are some, in their order."""
+
+    budget_bytes: int | None = None
+    max_loss: float | None = None
+    queries: Texts | None = None
+    query_vectors: Annotated[list[Numbers], _StopAtFirst()] | None = None
+    query_vectors_base64: Texts | None = None
+    judgements: list[dict[str, int]] | None = Field(default=None, description="of each query: record id -> grade")
+    codecs: Texts | None = None
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {"max_loss": 0.01, "codecs": ["float8", "pca:2+int8"]}
+
+    def options(self, settings: Settings) -> dict[str, Any]:
+        """Keyword arguments of Collection.plan_storage. Raises InvalidQuery, InvalidVector."""
+        _check_queries(settings, self.queries, self.query_vectors, self.query_vectors_base64)
+        asked: list[Any] | None = batch_vectors(self.query_vectors, self.query_vectors_base64)
+        if self.queries is not None and asked is not None:
+            raise InvalidQuery("both texts and vectors were given to ask with; give one of them")
+        asked = self.queries if asked is None else asked
+        given = self.given("queries", "query_vectors", "query_vectors_base64", "judgements")
+        if self.judgements is None:
+            return {**given, "queries": asked}
+        if asked is None or len(asked) != len(self.judgements):
+            raise InvalidQuery("judgements are of queries; give as many of these, in the same order")
+        names = [str(i) for i in range(len(asked))]
+        return {**given, "queries": dict(zip(names, asked)), "qrels": dict(zip(names, self.judgements))}
 
 
 class FitFusionBody(Body):

@@ -401,6 +401,48 @@ def tuning_the_index(db: Any) -> Any:
     return [*got, kept(), kept().is_stale, db.collection("docs").config]
 
 
+def storing_vectors_in_fewer_bytes(db: Any) -> Any:
+    docs = db.collection("docs", storage="float32")
+    rng = np.random.default_rng(7)
+    vectors = rng.standard_normal((150, 8))
+    docs.add(ids=[f"d{i}" for i in range(150)], vectors=vectors)
+
+    def stored() -> Any:  # what is awaited is called
+        return docs.storage() if callable(docs.storage) else docs.storage
+
+    def planned(**options: Any) -> Any:
+        plan = docs.plan_storage(codecs=["float32", "float8", "pca:4+int8"], **options)
+        best = None if plan.recommended is None else plan.recommended.codec
+        return (
+            [(one.codec, one.total_bytes, one.recall, one.ndcg, one.is_pareto) for one in plan.choices],
+            best,
+            plan.stored,
+        )
+
+    steps: list[Any] = []
+    queries = {f"q{i}": vectors[i] for i in range(5)}
+    got = [
+        stored(),
+        planned(),
+        planned(budget_bytes=1_500, queries=rng.standard_normal((9, 8))),
+        planned(max_loss=0.5, queries=queries, qrels={"q1": {"d1": 2, "d7": 1}, "q3": {"d3": 1}}),
+        planned(queries=queries),
+        refusal(lambda: planned(budget_bytes=1, max_loss=0.1)),
+        refusal(lambda: planned(queries=vectors[:2], qrels={"q1": {"d1": 1}})),
+        refusal(lambda: planned(queries=queries, qrels={"x": {"d1": 1}})),
+        docs.set_storage("float8", progress=lambda done, total: steps.append((done, total))),
+        steps[-1],
+        stored(),
+        docs.get(["d3", "d7"], vectors=True),
+        docs.search(vectors[3], k=3, exact=True),
+        refusal(lambda: docs.set_storage("float9")),
+        refusal(lambda: docs.set_storage("pca:9")),
+        refusal(lambda: db.collection("docs", storage="int8")),
+        docs.compact(),
+    ]
+    return [*got, docs.check(), db.collection("docs").config]
+
+
 def documents_and_their_chunks(db: Any) -> Any:
     docs = db.collection("docs", text="none")
     chunks = [{"id": f"a#{i}", "text": f"chunk {i}", "seq": i} for i in range(5)]
@@ -668,6 +710,7 @@ SCENARIOS = [
     reranking,
     looking_after,
     tuning_the_index,
+    storing_vectors_in_fewer_bytes,
     documents_and_their_chunks,
     evaluating,
     collections_of_any_name,

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
     from vecdb.storage import Durability
+    from vecdb.storage_plan import StoragePlan
+    from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
 
 Progress = Callable[[int, int | None], None]  # called from a thread
@@ -130,6 +132,7 @@ class AsyncDatabase:
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
         tokens: Any = None,
+        storage: str | None = None,
         create: bool = True,
     ) -> AsyncCollection:
         """As Database.collection: the collection of this name, made if absent."""
@@ -142,6 +145,7 @@ class AsyncDatabase:
                 text=text,
                 index=index,
                 tokens=tokens,
+                storage=storage,
                 create=create,
             )
         )
@@ -602,6 +606,34 @@ class AsyncCollection:
     async def optimize(self) -> None:
         """Bring everything that was written into the index, now, and wait for it."""
         return await self._run(self._collection.optimize)
+
+    async def storage(self) -> StorageState:
+        """As Collection.storage: which codec vectors are kept with, and how far a change has come."""
+        return await self._run(lambda: self._collection.storage)
+
+    async def set_storage(self, codec: str, *, wait: bool = True, progress: Progress | None = None) -> StorageState:
+        """As Collection.set_storage: keep vectors with another codec from now on."""
+        return await self._run(lambda: self._collection.set_storage(codec, wait=wait, progress=progress))
+
+    async def plan_storage(
+        self,
+        budget_bytes: int | None = None,
+        *,
+        max_loss: float | None = None,
+        queries: Mapping[str, Any] | Sequence[str] | ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        codecs: Sequence[str] | None = None,
+    ) -> StoragePlan:
+        """As Collection.plan_storage: which codec to store vectors with, measured on the collection's own."""
+        return await self._run(
+            lambda: self._collection.plan_storage(
+                budget_bytes, max_loss=max_loss, queries=queries, qrels=qrels, codecs=codecs
+            )
+        )
+
+    async def compact(self) -> None:
+        """Give the file's unused pages back to the file system."""
+        return await self._run(self._collection.compact)
 
     async def warm(self) -> None:
         """Load what searching needs, compile the kernels if there is an index, and wait for it."""

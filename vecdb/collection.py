@@ -37,6 +37,7 @@ from vecdb.query.retrieval import Retrieval
 from vecdb.query.why_not import explain_absence
 from vecdb.records import batches
 from vecdb.storage import Store
+from vecdb.stored_vectors import StorageState, StoredVectors
 from vecdb.tables import StoredRecord, Tables
 from vecdb.types import (
     CollectionStats,
@@ -54,7 +55,7 @@ from vecdb.types import (
     WriteResult,
 )
 from vecdb.upkeep import Indexing, Upkeep
-from vecdb.vectors import Matrix, as_matrix, from_blobs, prepared
+from vecdb.vectors import Matrix, as_matrix, prepared
 from vecdb.writer import Progress, Writer
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.storage_plan import StoragePlan
     from vecdb.tuning import CollectionTuning
 
 _LARGEST_PAGE = 100_000
@@ -78,14 +80,15 @@ class Collection:
         self._upkeep = upkeep
         self._tables = Tables(definition.number, config.text)
         self._files = IndexFiles(store, folder, definition.number)
-        self._memory = Memory(store, self._tables, self._files, config.metric, config.text)
+        self._stored = StoredVectors(store, self._tables, definition, self._files)
+        self._memory = Memory(store, self._tables, self._files, self._stored, config.metric, config.text)
         overlays = Overlays(store, self._tables, self._memory)
-        self._indexing = Indexing(store, self._memory, self._files, definition, folder, overlays)
-        self._writer = Writer(store, self._tables, definition)
+        self._indexing = Indexing(store, self._memory, self._files, definition, folder, overlays, self._stored)
+        self._writer = Writer(store, self._tables, definition, self._stored)
         self._links = Links(store, self._tables, definition)
         node_files = IndexFiles(store, folder, definition.number, FASTRP)
         self._nodes = NodeVectors(store, self._tables, node_files, definition, overlays, self._indexing)
-        retrieval = Retrieval(store, self._tables, self._memory, definition, self._wish, self._nodes)
+        retrieval = Retrieval(store, self._tables, self._memory, definition, self._wish, self._nodes, self._stored)
         nudge = partial(upkeep.nudge, self._indexing)
         graph = GraphStage(store, self._tables, self._memory, overlays, nudge, waits=not upkeep.enabled)
         self._engine = Engine(store, self._tables, definition, retrieval, graph)
@@ -319,7 +322,8 @@ class Collection:
     def get(self, ids: str | Sequence[str], *, vectors: bool = False) -> Record | list[Record | None] | None:
         """One record by id, or a list of them in the order of ids; None for one that is not there.
 
-        Under cosine a vector comes back as it is stored: at unit length.
+        Under cosine a vector comes back as it is stored: at unit length. Where the collection stores other bytes than float32 it
+        is what these stand for, not what was given; `storage` says which codec that is.
         """
         now = time.time()
         with self._store.snapshot() as db:
@@ -704,7 +708,7 @@ class Collection:
     def stats(self) -> CollectionStats:
         with self._store.snapshot() as db:
             self._definition.refresh(db)
-            vectors = self._tables.count_vectors(db)
+            vectors, vector_bytes = self._tables.count_vectors(db), self._tables.vector_bytes(db)
             text_bytes = self._tables.text_bytes(db)
             segment_bytes = self._files.bytes(db)
         view = self._memory.current("vectors").vectors
@@ -719,7 +723,7 @@ class Collection:
             indexed=vectors - tail,
             tail=tail,
             text_bytes=text_bytes,
-            vector_bytes=vectors * 4 * (self.dimension or 0),
+            vector_bytes=vector_bytes,
             segment_bytes=segment_bytes,
         )
 
@@ -727,11 +731,72 @@ class Collection:
         """Every broken invariant in words; empty if the collection is sound."""
         from vecdb.soundness import check_collection
 
-        return check_collection(self._store, self._tables, self._memory, self.config)
+        return check_collection(self._store, self._tables, self._memory, self._stored, self.config)
 
     def optimize(self) -> None:
         """Bring everything that was written into the index, now, and wait for it."""
         self._indexing.merge(threads=None, force=True)
+
+    @property
+    def storage(self) -> StorageState:
+        """Which codec the file keeps vectors with, which one is wanted, and how far a change has come."""
+        return self._stored.state()
+
+    def set_storage(self, codec: str, *, wait: bool = True, progress: Progress | None = None) -> StorageState:
+        """Keep vectors with another codec from now on: "float32", "float8", "int8", "pca:192+float8", … (vecdb.index.codecs).
+
+        All rows are turned into it, some thousand at a time, while reads, writes and searches go on; what was cut short goes on
+        by itself in this or another process. wait=False leaves all of it to the background. What a codec loses is lost: going
+        back to float32 brings the numbers of the last codec. progress(done, total) is called after each step.
+
+        The file does not shrink by itself, but uses the room for what comes; `compact` gives it back. Raises InvalidInput,
+        ReadOnly, DiskFull.
+        """
+        self._stored.want(codec)
+        if wait:
+            self._indexing.recode(progress)
+        self._upkeep.nudge(self._indexing, wrote=True)
+        return self.storage
+
+    def plan_storage(
+        self,
+        budget_bytes: int | None = None,
+        *,
+        max_loss: float | None = None,
+        queries: Mapping[str, Any] | Sequence[str] | ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        codecs: Sequence[str] | None = None,
+    ) -> StoragePlan:
+        """Which codec to store vectors with: candidates measured on a sample of this collection's own, nothing changed.
+
+        Recommended is the codec that loses least within budget_bytes (of all vectors), or takes fewest bytes and loses at most
+        max_loss (0.01 if neither is given). queries: texts or vectors (B, D) such as will be asked; None takes stored vectors,
+        held out. With qrels, judgements as for `evaluate`, queries are by id, and loss is of nDCG@10; else of recall@10 against
+        the vectors as they are stored now. codecs: what to try instead of the usual ones. Apply one with
+        `set_storage(plan.recommended.codec)`. Raises InvalidInput, InvalidQuery.
+        """
+        from vecdb.judged import judged_queries
+        from vecdb.storage_plan import plan_collection
+
+        given, grades = judged_queries(queries, qrels)
+        asked = None if given is None else self._engine.query_vectors(self._queries(given, None, None)[0])
+        return plan_collection(
+            self._store,
+            self._tables,
+            self._definition,
+            self._stored,
+            queries=asked,
+            qrels=grades,
+            codecs=codecs,
+            budget_bytes=budget_bytes,
+            max_loss=max_loss,
+        )
+
+    def compact(self) -> None:
+        """Give the file's unused pages back to the file system. It is written anew: nobody else may write meanwhile, and as much
+        room again is needed until it is done. Raises DatabaseBusy, DiskFull, ReadOnly.
+        """
+        self._store.vacuum()
 
     def warm(self) -> None:
         """Load vectors, words and columns, and compile the kernels if there is an index to search; wait for it."""
@@ -847,12 +912,12 @@ class Collection:
         return rows
 
     def _record(self, db: Any, stored: StoredRecord, vectors: bool) -> Record:
-        blob = self._tables.vector(db, stored.row) if vectors else None
+        found = self._stored.vectors_of(db, [stored.row]) if vectors else {}
         return Record(
             id=stored.id,
             text=stored.text,
             metadata=decode(stored.metadata),
-            vector=None if blob is None else from_blobs([blob], len(blob) // 4)[0],
+            vector=found.get(stored.row),
             parent=stored.parent,
             seq=stored.seq,
             created=stored.created,

@@ -24,6 +24,7 @@ LANGUAGES = ("english", "none", "cjk", *SNOWBALL)
 TEXT_FIELD = "text"  # the record's text; any other field is a key of its metadata
 _METRICS = ("cosine", "l2", "ip")
 _MOST_FIELDS = 64
+_LARGEST_DIMENSION = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ class CollectionConfig:
     """dimension is None until the first vector tells it. model: identity of the embedding model whose vectors these are.
 
     embed: the text that makes the embedder again (None: vectors are given, or the embedder was an object of the caller's).
+    storage: the codec that the file keeps vectors with; another one than "float32" comes once there are enough vectors to fit it.
     stemmer: package and version whose stems the word index in the file holds; another version's writer makes that index anew.
     tokens: how token vectors are made; None: there are none.
     """
@@ -179,12 +181,17 @@ class CollectionConfig:
     index: IndexConfig = field(default_factory=HnswConfig)
     stemmer: str | None = None
     tokens: TokenConfig | None = None
+    storage: str = "float32"
 
     def __post_init__(self) -> None:
         if self.metric not in _METRICS:
             raise InvalidInput(f"metric is {self.metric!r}; it must be one of {', '.join(_METRICS)}")
-        if self.dimension is not None and not 1 <= self.dimension <= 65_536:
+        if self.dimension is not None and not 1 <= self.dimension <= _LARGEST_DIMENSION:
             raise InvalidInput(f"dimension is {self.dimension}; it must lie between 1 and 65,536")
+        if self.storage != "float32":
+            from vecdb.index.codecs import parse
+
+            parse(self.storage, self.dimension or _LARGEST_DIMENSION, self.metric)
 
     def as_json(self) -> dict[str, Any]:
         saved = asdict(self)

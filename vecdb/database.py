@@ -106,6 +106,7 @@ class Database:
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
         tokens: Any = None,
+        storage: str | None = None,
         create: bool = True,
     ) -> Collection:
         """The collection of this name: made if it is not there (unless create=False), else opened as it was made.
@@ -117,6 +118,8 @@ class Database:
         TextConfig, which also names the fields that are searched. index: HnswConfig (default), or NeuralLshConfig for a learned
         partition, which is built with PyTorch (extra [learned]). tokens: keep a vector for each token of a text as well, for
         rerank="maxsim": "default" (offline, comes with pip), "colbert:NAME", a TokenConfig, or an encoder of your own.
+        storage: the codec that the file keeps vectors with: "float32" (default), "float8", "pca:192+float8", …; another one than
+        float32 comes once there are 4,096 vectors to fit it to (see `Collection.set_storage`).
 
         Settings given for a collection that exists must be those it was made with: else ConfigMismatch, or ModelMismatch for
         another model. Raises CollectionNotFound if it is absent and create=False.
@@ -129,6 +132,7 @@ class Database:
                 "metric": metric,
                 "text": TextConfig(text) if isinstance(text, str) else text,
                 "index": index,
+                "storage": storage,
             }.items()
             if value is not None
         }

@@ -30,10 +30,10 @@ from vecdb.index.opening import open_index
 from vecdb.index_files import IndexFiles, SavedIndex
 from vecdb.metadata import decode
 from vecdb.storage import Store
+from vecdb.stored_vectors import StoredVectors
 from vecdb.tables import Change, Tables
 from vecdb.types import Metric
 from vecdb.vector_view import Slots, VectorView
-from vecdb.vectors import from_blobs
 from vecdb.words import Analyzer
 
 _log = logging.getLogger("vecdb")
@@ -80,11 +80,20 @@ class Snapshot:
 class Memory:
     """The snapshots of one collection in one process."""
 
-    def __init__(self, store: Store, tables: Tables, files: IndexFiles, metric: Metric, text: TextConfig) -> None:
+    def __init__(
+        self,
+        store: Store,
+        tables: Tables,
+        files: IndexFiles,
+        stored: StoredVectors,
+        metric: Metric,
+        text: TextConfig,
+    ) -> None:
         self.kernels_ready = False  # set once they are compiled; until then no answer waits for them
         self._store = store
         self._tables = tables
         self._files = files
+        self._stored = stored
         self._metric = metric
         self._text = text
         self._lock = threading.Lock()
@@ -140,6 +149,8 @@ class Memory:
             changes = self._tables.changes_since(db, old.seq)
         if any(change.op == "drop" for change in changes):
             raise CollectionNotFound("the collection was dropped; create it again with db.collection(…)")
+        if old.vectors is not None and any(change.op == "recode" for change in changes):
+            old, parts = replace(old, vectors=None), [*parts, "vectors"]
         snapshot = self._followed(db, old, changes) if changes else old
         snapshot = replace(snapshot, seq=seq)
         for part in parts:
@@ -235,9 +246,9 @@ class Memory:
         found = list(self._tables.vectors_between(db, first, _EVERY_ROW))
         if not found:
             return view
-        blobs = [blob for _, blob in found]
-        slots = np.searchsorted(snapshot.rows, np.array([row for row, _ in found], dtype=np.int64))
-        return view.with_tail(from_blobs(blobs, len(blobs[0]) // 4), slots)
+        rows = np.array([row for row, _ in found], dtype=np.int64)
+        vectors = self._stored.decode(db, rows, [blob for _, blob in found])
+        return view.with_tail(vectors, np.searchsorted(snapshot.rows, rows))
 
     def _fields(self, db: apsw.Connection, rows: Slots) -> list[dict[str, object]]:
         """For each of rows (ascending) its metadata with the system fields; {} for one that is gone."""

@@ -50,6 +50,8 @@ from vecdb.types import (
 if TYPE_CHECKING:
     from vecdb.adaptation.adapting import Adaptation
     from vecdb.recall import RecallReport
+    from vecdb.storage_plan import StoragePlan
+    from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
 
 PROBLEM_TYPE = "application/problem+json"
@@ -331,6 +333,33 @@ def adaptation_from_wire(value: Wire) -> Adaptation:
     from vecdb.adaptation.adapting import adaptation_from_json
 
     return adaptation_from_json(value)
+
+
+def storage_to_wire(state: StorageState) -> Wire:
+    return asdict(state)
+
+
+def storage_from_wire(value: Wire) -> StorageState:
+    from vecdb.stored_vectors import StorageState
+
+    return StorageState(**value)
+
+
+def storage_plan_to_wire(plan: StoragePlan) -> Wire:
+    return asdict(plan)
+
+
+def storage_plan_from_wire(value: Wire) -> StoragePlan:
+    from vecdb.storage_plan import StorageChoice, StoragePlan
+
+    best = value["recommended"]
+    return StoragePlan(
+        **{
+            **value,
+            "choices": tuple(StorageChoice(**choice) for choice in value["choices"]),
+            "recommended": None if best is None else StorageChoice(**best),
+        }
+    )
 
 
 def facets_to_wire(facets: Iterable[tuple[Any, int]]) -> Wire:

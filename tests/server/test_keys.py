@@ -111,6 +111,8 @@ READS: list[tuple[str, str, Any]] = [
     ("GET", "/v1/collections/{name}/tuning", None),
     ("GET", "/v1/collections/{name}/adapter", None),
     ("POST", "/v1/collections/{name}/warm", None),
+    ("GET", "/v1/collections/{name}/storage", None),
+    ("POST", "/v1/collections/{name}/plan-storage", {}),
     ("POST", "/v1/collections", {"name": "{name}", "create": False}),
 ]
 WRITES: list[tuple[str, str, Any]] = [
@@ -126,6 +128,8 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/collections/{name}/derive", {"dimension": 4}),
     ("POST", "/v1/collections/{name}/records/bulk", b'{"text": "t"}'),
     ("POST", "/v1/collections/{name}/optimize", None),
+    ("POST", "/v1/collections/{name}/storage", {"codec": "float32"}),
+    ("POST", "/v1/collections/{name}/compact", None),
     ("POST", "/v1/collections/{name}/tune", {"budget_s": 0.01}),
     ("POST", "/v1/collections/{name}/adapt", {}),
     ("DELETE", "/v1/collections/{name}/adapter", None),

@@ -40,6 +40,8 @@ BODIES: dict[tuple[str, str], type[schemas.Body]] = {
     ("POST", "/v1/collections/docs/derive"): schemas.DeriveBody,
     ("POST", "/v1/collections/docs/records/vector"): schemas.VectorBody,
     ("POST", "/v1/collections/docs/fit-fusion"): schemas.FitFusionBody,
+    ("POST", "/v1/collections/docs/storage"): schemas.StorageBody,
+    ("POST", "/v1/collections/docs/plan-storage"): schemas.StoragePlanBody,
 }
 SEARCH = "/v1/collections/docs/search"
 JSON = {"Content-Type": "application/json"}
@@ -275,6 +277,7 @@ def test_every_body_is_described_with_an_example_that_is_valid(http: Any) -> Non
             if method in ("post", "put", "patch") and path not in (
                 "/v1/collections/{name}/optimize",
                 "/v1/collections/{name}/warm",
+                "/v1/collections/{name}/compact",
             ):
                 ((media, content),) = operation["requestBody"]["content"].items()
                 assert content["example"], path

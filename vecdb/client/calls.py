@@ -14,6 +14,7 @@ from vecdb import wire
 from vecdb.config import CollectionConfig, TextConfig, TokenConfig, checked_synonyms
 from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
 from vecdb.index.base import IndexConfig
+from vecdb.judged import judged_queries
 from vecdb.links import link_lines
 from vecdb.query.snippets import SnippetOptions
 from vecdb.records import Batch, Columns, batches
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from vecdb.adaptation.adapting import Adaptation
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.storage_plan import StoragePlan
+    from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
 
 T = TypeVar("T")
@@ -110,6 +113,7 @@ def open_collection(
     text: TextConfig | str | None,
     index: IndexConfig | None,
     tokens: Any,
+    storage: str | None,
     create: bool,
 ) -> Call[Described]:
     """Raises InvalidInput for an embedder that is an object or a function: the service embeds by itself."""
@@ -123,7 +127,7 @@ def open_collection(
             f"tokens is of type {type(tokens).__name__}, which cannot be sent; name an encoder, such as 'default'"
         )
     body: Wire = {"name": name, "create": create}
-    given = {"dimension": dimension, "metric": metric, "embed": embed}
+    given = {"dimension": dimension, "metric": metric, "embed": embed, "storage": storage}
     body.update({key: value for key, value in given.items() if value is not None})
     if text is not None:
         body["text"] = asdict(text) if isinstance(text, TextConfig) else text
@@ -378,6 +382,39 @@ def tuning(name: str) -> Call[CollectionTuning | None]:
         return None if value["tuning"] is None else wire.tuning_from_wire(value["tuning"])
 
     return Call("GET", f"{_path(name)}/tuning", read, is_safe=True)
+
+
+def storage(name: str) -> Call[StorageState]:
+    return Call("GET", f"{_path(name)}/storage", wire.storage_from_wire, is_safe=True)
+
+
+def set_storage(name: str, codec: str, wait: bool) -> Call[StorageState]:
+    body = _json({"codec": codec, "wait": wait})
+    return Call("POST", f"{_path(name)}/storage", wire.storage_from_wire, body, is_safe=True)
+
+
+def plan_storage(
+    name: str,
+    budget_bytes: int | None,
+    *,
+    max_loss: float | None,
+    queries: Mapping[str, Any] | Sequence[str] | ArrayLike | None,
+    qrels: Mapping[str, Mapping[str, int]] | None,
+    codecs: Sequence[str] | None,
+) -> Call[StoragePlan]:
+    given = {"budget_bytes": budget_bytes, "max_loss": max_loss, "codecs": None if codecs is None else list(codecs)}
+    body: Wire = {key: value for key, value in given.items() if value is not None}
+    asked, judgements = judged_queries(queries, qrels)
+    if judgements is not None:
+        body["judgements"] = [dict(grades) for grades in judgements]
+    if asked is not None:
+        encoded, is_batch = _query([asked] if isinstance(asked, str) else asked, None)
+        body.update(encoded if is_batch else {"query_vectors_base64": [encoded["vector_base64"]]})
+    return Call("POST", f"{_path(name)}/plan-storage", wire.storage_plan_from_wire, _json(body), is_safe=True)
+
+
+def compact(name: str) -> Call[None]:
+    return Call("POST", f"{_path(name)}/compact", _nothing, is_safe=True)
 
 
 def check(name: str) -> Call[list[str]]:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.storage_plan import StoragePlan
+    from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
 
 Progress = Callable[[int, int | None], None]
@@ -75,6 +77,7 @@ class RemoteDatabase:
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
         tokens: str | TokenConfig | None = None,
+        storage: str | None = None,
         create: bool = True,
     ) -> RemoteCollection:
         """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).
@@ -89,6 +92,7 @@ class RemoteDatabase:
             text=text,
             index=index,
             tokens=tokens,
+            storage=storage,
             create=create,
         )
         return RemoteCollection(self, self.send(call))
@@ -528,6 +532,39 @@ class RemoteCollection:
     def check(self) -> list[str]:
         """Every broken invariant in words; empty if the collection is sound."""
         return self._database.send(calls.check(self.name))
+
+    @property
+    def storage(self) -> StorageState:
+        """Which codec vectors are kept with, which one is wanted, and how far a change has come."""
+        return self._database.send(calls.storage(self.name))
+
+    def set_storage(self, codec: str, *, wait: bool = True, progress: Progress | None = None) -> StorageState:
+        """As Collection.set_storage; progress is called once, when it is done. A change that takes longer than a request may
+        needs wait=False, and `storage` to see how far it is.
+        """
+        state = self._database.send(calls.set_storage(self.name, codec, wait))
+        if progress is not None and state.share == 1.0:
+            count = self.count()
+            progress(count, count)
+        return state
+
+    def plan_storage(
+        self,
+        budget_bytes: int | None = None,
+        *,
+        max_loss: float | None = None,
+        queries: Mapping[str, Any] | Sequence[str] | ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        codecs: Sequence[str] | None = None,
+    ) -> StoragePlan:
+        """As Collection.plan_storage: which codec to store vectors with, measured on the collection's own."""
+        return self._database.send(
+            calls.plan_storage(self.name, budget_bytes, max_loss=max_loss, queries=queries, qrels=qrels, codecs=codecs)
+        )
+
+    def compact(self) -> None:
+        """Give the file's unused pages back to the file system."""
+        self._database.send(calls.compact(self.name))
 
     def optimize(self) -> None:
         """Bring everything that was written into the index, now, and wait for it."""

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.storage_plan import StoragePlan
+    from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
 
 Progress = Callable[[int, int | None], None]
@@ -82,6 +84,7 @@ class AsyncRemoteDatabase:
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
         tokens: str | TokenConfig | None = None,
+        storage: str | None = None,
         create: bool = True,
     ) -> AsyncRemoteCollection:
         """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).
@@ -96,6 +99,7 @@ class AsyncRemoteDatabase:
             text=text,
             index=index,
             tokens=tokens,
+            storage=storage,
             create=create,
         )
         return AsyncRemoteCollection(self, await self.send(call))
@@ -541,6 +545,38 @@ class AsyncRemoteCollection:
     async def check(self) -> list[str]:
         """Every broken invariant in words; empty if the collection is sound."""
         return await self._database.send(calls.check(self.name))
+
+    async def storage(self) -> StorageState:
+        """As Collection.storage, but to be called: which codec vectors are kept with, and how far a change has come."""
+        return await self._database.send(calls.storage(self.name))
+
+    async def set_storage(self, codec: str, *, wait: bool = True, progress: Progress | None = None) -> StorageState:
+        """As Collection.set_storage; progress is called once, when it is done. A change that takes longer than a request may
+        needs wait=False, and `storage` to see how far it is.
+        """
+        state = await self._database.send(calls.set_storage(self.name, codec, wait))
+        if progress is not None and state.share == 1.0:
+            count = await self.count()
+            progress(count, count)
+        return state
+
+    async def plan_storage(
+        self,
+        budget_bytes: int | None = None,
+        *,
+        max_loss: float | None = None,
+        queries: Mapping[str, Any] | Sequence[str] | ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        codecs: Sequence[str] | None = None,
+    ) -> StoragePlan:
+        """As Collection.plan_storage: which codec to store vectors with, measured on the collection's own."""
+        return await self._database.send(
+            calls.plan_storage(self.name, budget_bytes, max_loss=max_loss, queries=queries, qrels=qrels, codecs=codecs)
+        )
+
+    async def compact(self) -> None:
+        """Give the file's unused pages back to the file system."""
+        await self._database.send(calls.compact(self.name))
 
     async def optimize(self) -> None:
         """Bring everything that was written into the index, now, and wait for it."""

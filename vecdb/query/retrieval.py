@@ -25,9 +25,10 @@ from vecdb.query.snippets import SnippetOptions, snippet
 from vecdb.query.terms import Marks, QueryTerms, Thesaurus, corrected, marks_of_syntax, terms_of
 from vecdb.rerank.tokens import Tokens, from_bytes
 from vecdb.storage import Store
+from vecdb.stored_vectors import StoredVectors
 from vecdb.tables import Tables
 from vecdb.types import Metric, Vector
-from vecdb.vectors import Matrix, from_blobs
+from vecdb.vectors import Matrix
 from vecdb.words import Analyzer
 
 # A batch larger than this is worth loading the arrays for, instead of scanning the file once a query.
@@ -72,6 +73,7 @@ class Retrieval:
         definition: Definition,
         wait_for: Callable[[Part], None],
         nodes: NodeVectors,
+        stored: StoredVectors,
     ) -> None:
         self._store = store
         self._tables = tables
@@ -81,7 +83,8 @@ class Retrieval:
         self._text = definition.config.text
         self._own_thesaurus: Thesaurus | None = None
         self._nodes = nodes
-        self._cold = ColdScan(store, tables, definition.config.metric)
+        self._stored = stored
+        self._cold = ColdScan(store, tables, stored, definition.config.metric)
 
     # -- by vector ---------------------------------------------------------------------------------------------------------
 
@@ -302,11 +305,8 @@ class Retrieval:
 
     def vectors_of(self, rows: Sequence[int]) -> list[Vector | None]:
         """The stored vector (D,) of each of these rows; None for a record that has none."""
-        with self._store.read() as db:
-            blobs = self._tables.vectors_of(db, rows)
-        if not blobs:
-            return [None] * len(rows)
-        found = dict(zip(blobs, from_blobs(list(blobs.values()), len(next(iter(blobs.values()))) // 4)))
+        with self._store.snapshot() as db:
+            found = self._stored.vectors_of(db, rows)
         return [found.get(row) for row in rows]
 
     def tokens_of(self, rows: Sequence[int]) -> list[Tokens | None]:
