@@ -1,42 +1,139 @@
-"""How much of something is left at a distance: pure functions of arrays. Elasticsearch and Qdrant have them under these names.
+"""Formulas that make a score fade with age (or any distance), and that raise it by what a record's metadata says.
 
-All are 1 up to `offset` from the origin and `at` (0 < at < 1) another `scale` further out. With d = max(0, |distance| - offset):
+Pure functions over arrays; stages of the second look (`recency`) and of declarative plans call them. A factor of 1 is neutral.
 
-    exp     at ** (d / scale)
-    gauss   at ** ((d / scale) ** 2)
-    linear  max(0, 1 - (1 - at) * d / scale), which is 0 from scale / (1 - at) on
+    exp      exp(-x / scale)              linear   max(0, 1 - x / scale)
+    gauss    exp(-x² / (2 scale²))        half     2 ** (-x / scale), scale is then the half-life
+
+x is the distance from the origin, less `offset`, and never below 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Literal
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.errors import InvalidQuery
+
 Floats = NDArray[np.float64]
-Decay = Literal["exp", "gauss", "linear"]
+Curve = Literal["exp", "linear", "gauss", "half"]
+Modifier = Literal["none", "log1p", "sqrt", "square", "reciprocal"]
+CURVES: tuple[Curve, ...] = ("exp", "linear", "gauss", "half")
+MODIFIERS: tuple[Modifier, ...] = ("none", "log1p", "sqrt", "square", "reciprocal")
+DAY_S = 86_400.0
 
 
-def _exp(steps: Floats, at: float) -> Floats:
-    return np.power(at, steps)
+def decay_factors(distances: Floats, curve: Curve, scale: float, *, offset: float = 0.0, floor: float = 0.0) -> Floats:
+    """floor … 1 for each distance (n,); NaN, which stands for a record without a value, gives floor. scale: above 0."""
+    if curve not in CURVES:
+        raise InvalidQuery(f"the curve of a decay is {curve!r}; it must be one of {', '.join(CURVES)}")
+    _number("scale", scale, above=0.0)
+    _number("offset", offset, least=0.0)
+    _number("floor", floor, least=0.0, most=1.0)
+    x = np.maximum(0.0, np.abs(distances) - offset) / scale
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # far away is simply 0
+        if curve == "exp":
+            factors = np.exp(-x)
+        elif curve == "linear":
+            factors = np.maximum(0.0, 1.0 - x)
+        elif curve == "gauss":
+            factors = np.exp(-0.5 * x * x)
+        else:
+            factors = np.exp2(-x)
+    return np.asarray(np.maximum(floor, np.nan_to_num(factors, nan=0.0)))
 
 
-def _gauss(steps: Floats, at: float) -> Floats:
-    with np.errstate(over="ignore"):  # an infinite square is as far as can be
-        return np.power(at, np.square(steps))
+def field_factors(values: Floats, *, weight: float = 1.0, modifier: Modifier = "none", missing: float = 0.0) -> Floats:
+    """1 + weight * modifier(value) for each value (n,), never below 0; a NaN counts as `missing`.
+
+    modifier: "log1p" and "sqrt" take what is below 0 as 0; "reciprocal" of 0 is 0.
+    """
+    if modifier not in MODIFIERS:
+        raise InvalidQuery(f"the modifier of a boost is {modifier!r}; it must be one of {', '.join(MODIFIERS)}")
+    _number("weight", weight)
+    known = np.where(np.isnan(values), missing, values).astype(np.float64)
+    if modifier == "log1p":
+        known = np.log1p(np.maximum(known, 0.0))
+    elif modifier == "sqrt":
+        known = np.sqrt(np.maximum(known, 0.0))
+    elif modifier == "square":
+        known = known * known
+    elif modifier == "reciprocal":
+        known = np.divide(1.0, known, out=np.zeros_like(known), where=known != 0)
+    return np.maximum(0.0, 1.0 + weight * known)
 
 
-def _linear(steps: Floats, at: float) -> Floats:
-    return np.maximum(0.0, 1.0 - (1.0 - at) * steps)
+def multiplied(scores: Floats, factors: Floats) -> Floats:
+    """scores (n,) times factors (n,), which are 0 or above. Scores below 0 (distances, logits) are moved up first, all by as much
+    as makes the lowest 0: a product would raise what it should lower.
+    """
+    lowest = min(0.0, float(scores.min(initial=0.0)))
+    return (scores - lowest) * factors
 
 
-DECAYS: Final[dict[str, Callable[[Floats, float], Floats]]] = {"exp": _exp, "gauss": _gauss, "linear": _linear}
+def boosted(scores: Floats, factors: Floats, weight: float) -> Floats:
+    """The rule of vstash, score * (1 + weight * factor): with weight 1 being new at most doubles a score."""
+    return multiplied(scores, 1.0 + weight * factors)
 
 
-def decayed(kind: Decay, distance: Floats, scale: float, *, offset: float = 0.0, at: float = 0.5) -> Floats:
-    """(n,) what is left, 0 … 1, at distances (n,) of either sign; scale above 0, offset from 0 on, in the distances' unit."""
-    with np.errstate(over="ignore"):
-        steps = np.maximum(0.0, np.abs(distance) - offset) / scale
-    return DECAYS[kind](steps, at)
+# -- values of records
+
+
+def value_at(metadata: Mapping[str, Any], key: str) -> Any:
+    """The value under a key, whose dots go into nested objects; None if there is none. A key with dots itself is found first."""
+    if key in metadata:
+        return metadata[key]
+    value: Any = metadata
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def numbers_at(metadata: Sequence[Mapping[str, Any]], key: str) -> Floats:
+    """(n,): the number under a key of each, NaN where there is none."""
+    found = [value_at(one, key) for one in metadata]
+    return np.array([float(v) if isinstance(v, int | float) and not isinstance(v, bool) else np.nan for v in found])
+
+
+def seconds_at(metadata: Sequence[Mapping[str, Any]], key: str) -> Floats:
+    """(n,): the time under a key of each as seconds since 1970, NaN where there is none that can be read as a time."""
+    return np.array([seconds_of(value_at(one, key)) for one in metadata], dtype=np.float64)
+
+
+def seconds_of(value: Any) -> float:
+    """Seconds since 1970 (UTC) of a datetime (a naive one is taken as UTC), a date (its midnight), a number (taken as such
+    seconds) or an ISO 8601 text; NaN for anything else.
+    """
+    if isinstance(value, Mapping) and len(value) == 1 and "$date" in value:  # a date in JSON
+        value = value["$date"]
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return float("nan")
+    if isinstance(value, datetime):
+        return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        return float(value)
+    return float("nan")
+
+
+def _number(name: str, value: object, *, above: float = -np.inf, least: float = -np.inf, most: float = np.inf) -> None:
+    if (
+        not isinstance(value, int | float | np.number)
+        or isinstance(value, bool)
+        or not np.isfinite(value)
+        or not (value > above and least <= value <= most)
+    ):
+        bounds = [f"above {above:g}"] if np.isfinite(above) else []
+        bounds += [f"at least {least:g}"] if np.isfinite(least) else []
+        bounds += [f"at most {most:g}"] if np.isfinite(most) else []
+        raise InvalidQuery(f"{name} is {value!r}; it must be a finite number {' and '.join(bounds)}".rstrip())

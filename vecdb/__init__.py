@@ -28,6 +28,7 @@ from vecdb.errors import (
     NewerFile,
     NotAVecdbFile,
     NotFound,
+    QueryNotFound,
     ReadOnly,
     RecordNotFound,
     RequestTimeout,
@@ -37,6 +38,7 @@ from vecdb.errors import (
 )
 from vecdb.index.base import HnswConfig
 from vecdb.query.graph_options import GraphOptions
+from vecdb.query.request import SearchPlan
 from vecdb.query.snippets import SnippetOptions
 from vecdb.types import (
     Answer,
@@ -107,10 +109,12 @@ __all__ = [
     "Page",
     "Passage",
     "Plan",
+    "QueryNotFound",
     "ReadOnly",
     "Record",
     "RecordNotFound",
     "RequestTimeout",
+    "SearchPlan",
     "ServiceError",
     "SnippetOptions",
     "StorageError",

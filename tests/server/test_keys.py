@@ -108,6 +108,7 @@ READS: list[tuple[str, str, Any]] = [
     ("GET", "/v1/collections/{name}/stats", None),
     ("GET", "/v1/collections/{name}/check", None),
     ("GET", "/v1/collections/{name}/tuning", None),
+    ("GET", "/v1/collections/{name}/queries", None),
     ("POST", "/v1/collections/{name}/warm", None),
     ("POST", "/v1/collections", {"name": "{name}", "create": False}),
 ]
@@ -123,6 +124,8 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/collections/{name}/links/entities", {"extractor": "names"}),
     ("POST", "/v1/collections/{name}/derive", {"dimension": 4}),
     ("POST", "/v1/collections/{name}/records/bulk", b'{"text": "t"}'),
+    ("PUT", "/v1/collections/{name}/queries", {"name": "q", "plan": {}}),
+    ("POST", "/v1/collections/{name}/queries/delete", {"name": "nothing"}),
     ("POST", "/v1/collections/{name}/optimize", None),
     ("POST", "/v1/collections/{name}/tune", {"budget_s": 0.01}),
     ("DELETE", "/v1/collections/{name}", None),
