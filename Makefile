@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WHEEL := build/wheel
-WHEEL_BIN := $(WHEEL)/venv/bin
+WHEEL_PIP := $(WHEEL)/venv/bin/python -m pip --disable-pip-version-check
+SHIPPED := test_datasets.py test_demo.py test_embedding.py test_public_names.py server/test_routes.py
 SPREAD := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test check format lint types tests wheel-tests bench clean
@@ -36,17 +37,18 @@ types: $(VENV)/.dev
 tests: $(VENV)/.dev
 	$(BIN)/python -m pytest $(SPREAD)
 
-# The wheel in an environment of its own, from another directory: a file that is missing from the wheel is missed here.
-# Not the benches, which are not in it, nor the slow tests, which find no missing files.
+# The wheel in an environment of its own, from another directory: first with no extra, then the tests that read what it ships.
 wheel-tests: $(VENV)/.dev
 	rm -rf $(WHEEL) build/lib
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEEL) .
 	rm -rf build/lib
 	$(PYTHON) -m venv $(WHEEL)/venv
-	$(WHEEL_BIN)/python -m pip --disable-pip-version-check install --quiet "$$(echo $(WHEEL)/vecdb-*.whl)[dev]"
+	$(WHEEL_PIP) install --quiet $(WHEEL)/vecdb-*.whl
 	mkdir -p $(WHEEL)/elsewhere
-	cd $(WHEEL)/elsewhere && ../venv/bin/python -m pytest -c ../../../pyproject.toml --rootdir=../../.. \
-		$(SPREAD) -m 'not slow' --ignore-glob='*/test_bench*' ../../../tests
+	cd $(WHEEL)/elsewhere && ../venv/bin/python ../../../tests/wheel_check.py ../vecdb-*.whl
+	$(WHEEL_PIP) install --quiet "$$(echo $(WHEEL)/vecdb-*.whl)[all]" pytest hypothesis pytest-xdist
+	cd $(WHEEL)/elsewhere && ../venv/bin/python -m pytest -c ../../../pyproject.toml --rootdir=../../.. $(SPREAD) \
+		$(addprefix ../../../tests/,$(SHIPPED))
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench db

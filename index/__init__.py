@@ -1,8 +1,9 @@
 """Vector indexes: arrays and positions in, nearest positions out. No SQL, no files, no user ids; imports nothing of those.
 
-    base      VectorIndex, the Protocol of every kind; Neighbours, its answer; HnswConfig
+    base      VectorIndex, the Protocol of every kind; Neighbours, its answer; HnswConfig and NeuralLshConfig
     exact     ExactIndex and exact_search: NumPy only, the oracle and the engine of small collections
     hnsw      HnswIndex: the graph index; insertion, removal and repair stand beside it
+    neural_lsh  NeuralLshIndex: bins of a learned partition, searched likeliest first
     opening   open_index: an index back from its settings and arrays
     ordering  the order in which nodes enter a graph; lid: local intrinsic dimensionality, which it may follow
     tuning    tune and recheck: which settings, and which ef, reach a recall with the least work
@@ -18,7 +19,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vecdb.index.base import METRICS, HnswConfig, Mask, Metric, Neighbours, Positions, VectorIndex, Vectors
+from vecdb.index.base import (
+    METRICS,
+    HnswConfig,
+    IndexConfig,
+    Mask,
+    Metric,
+    Neighbours,
+    NeuralLshConfig,
+    Positions,
+    VectorIndex,
+    Vectors,
+)
 from vecdb.index.exact import ExactIndex, exact_search
 from vecdb.index.lid import LidReport, lid_report
 from vecdb.index.opening import open_index
@@ -27,6 +39,7 @@ from vecdb.index.tuning import Tuning, recheck, tune
 if TYPE_CHECKING:
     from vecdb.index.hnsw import HnswIndex
     from vecdb.index.imports import Imported, from_faiss, from_hnswlib
+    from vecdb.index.neural_lsh import NeuralLshIndex
 
 __all__ = [
     "METRICS",
@@ -34,10 +47,13 @@ __all__ = [
     "HnswConfig",
     "HnswIndex",
     "Imported",
+    "IndexConfig",
     "LidReport",
     "Mask",
     "Metric",
     "Neighbours",
+    "NeuralLshConfig",
+    "NeuralLshIndex",
     "Positions",
     "Tuning",
     "VectorIndex",
@@ -55,6 +71,7 @@ __all__ = [
 _COMPILED = {
     "HnswIndex": "vecdb.index.hnsw",
     "Imported": "vecdb.index.imports",
+    "NeuralLshIndex": "vecdb.index.neural_lsh",
     "from_faiss": "vecdb.index.imports",
     "from_hnswlib": "vecdb.index.imports",
 }

@@ -7,7 +7,7 @@ never move, except by `compact`, which says what became of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -74,6 +74,76 @@ class HnswConfig:
         if self.lid_k < 2:
             raise InvalidInput(f"lid_k is {self.lid_k}; a local dimension is told by at least two neighbours")
 
+    def builds_as(self, other: IndexConfig) -> bool:
+        """Whether other leads to the same graph; ef is of the search only."""
+        return isinstance(other, HnswConfig) and replace(other, ef=self.ef) == self
+
+
+@dataclass(frozen=True, slots=True)
+class NeuralLshConfig:
+    """Settings that a learned partition is built with; they are saved beside it.
+
+    bins: parts of the space; 0: as many as leave about 256 vectors a bin, between 16 and 1,024. hidden, layers: width and number
+    of the network's hidden layers. soft_k: neighbours whose bins a vector is to tell (the paper's released code: 50). graph_k:
+    of the graph that is cut (there: 10). epochs: passes over the vectors. probes: bins that a search looks into unless it says
+    otherwise. seed: of all that is drawn.
+    """
+
+    bins: int = 0
+    hidden: int = 256
+    layers: int = 2
+    soft_k: int = 50
+    graph_k: int = 10
+    epochs: int = 12
+    probes: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("bins", 0, 65_536),
+            ("hidden", 1, 4_096),
+            ("layers", 0, 8),
+            ("soft_k", 1, 1_000),
+            ("graph_k", 1, 100),
+            ("epochs", 1, 1_000),
+            ("probes", 1, 65_536),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise InvalidInput(f"{name} is {value}; it must lie between {least} and {most:,}")
+        if self.bins == 1:
+            raise InvalidInput("bins is 1; a partition has at least two, or 0 for a number that suits the vectors")
+        if not 0 <= self.seed < 2**63:
+            raise InvalidInput(f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
+
+    def builds_as(self, other: IndexConfig) -> bool:
+        """Whether other leads to the same bins; probes is of the search only."""
+        return isinstance(other, NeuralLshConfig) and replace(other, probes=self.probes) == self
+
+    def bins_for(self, count: int) -> int:
+        """How many bins so many vectors get: never more than there are vectors, and at least one."""
+        wanted = self.bins or min(max(count // 256, 16), 1_024)
+        return max(1, min(wanted, count))
+
+
+IndexConfig = HnswConfig | NeuralLshConfig
+
+
+def index_config(given: Mapping[str, Any]) -> IndexConfig:
+    """The settings that a mapping describes: "kind" ("hnsw", also where there is none, or "neural_lsh") and any of its fields.
+
+    Raises InvalidInput.
+    """
+    kind = given.get("kind", "hnsw")
+    known: dict[str, type[IndexConfig]] = {"hnsw": HnswConfig, "neural_lsh": NeuralLshConfig}
+    if kind not in known:
+        raise InvalidInput(f"the index kind is {kind!r}; it must be one of {', '.join(known)}")
+    settings = {name: value for name, value in given.items() if name != "kind"}
+    unknown = settings.keys() - {field.name for field in fields(known[kind])}
+    if unknown:
+        raise InvalidInput(f"{', '.join(sorted(unknown))} is no setting of a {kind} index")
+    return known[kind](**settings)
+
 
 class VectorIndex(Protocol):
     """Vectors are (N, D) float32, finite and C-contiguous; unit length under cosine (the caller sees to that).
@@ -121,6 +191,9 @@ class VectorIndex(Protocol):
         """The way that such a search would take, and about how many distances it would compute, without doing it. matching: how
         many positions are allowed; None where no mask is given.
         """
+
+    def refresh(self, *, threads: int | None = None) -> None:
+        """Learn anew what was learned from the vectors, where so many have come or gone that it may no longer fit."""
 
     def compact(self) -> Positions:
         """Drop removed positions; returns the old positions of those kept, ascending: new position i was kept[i]."""

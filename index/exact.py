@@ -122,6 +122,9 @@ class ExactIndex:
         """All that are allowed are measured: nothing but their number decides what it costs."""
         return "scan", int(np.count_nonzero(self._live[: self._size])) if matching is None else matching
 
+    def refresh(self, *, threads: int | None = None) -> None:
+        """Nothing is learned."""
+
     def compact(self) -> Positions:
         kept: Positions = np.flatnonzero(self._live[: self._size])
         if len(kept) < self._size:

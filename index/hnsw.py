@@ -201,6 +201,11 @@ class HnswIndex:
         change = abs(self._graph.live_count - self._calibration.live) + self._graph.drawn - self._calibration.drawn
         return change > _CALIBRATION_HOLDS * self._graph.live_count
 
+    def refresh(self, *, threads: int | None = None) -> None:
+        """Calibrate again if that is due."""
+        if self.is_calibration_stale:
+            self.calibrate(threads=threads)
+
     @property
     def calibration(self) -> Calibration | None:
         """What `calibrate` learned."""

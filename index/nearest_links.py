@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index import graph_kernels
-from vecdb.index.base import Mask, Metric, Vectors
+from vecdb.index.base import Mask, Metric, VectorIndex, Vectors
 from vecdb.index.pool import RangePool
 
 Nodes = NDArray[np.int32]
@@ -22,6 +22,34 @@ Nodes = NDArray[np.int32]
 NEAREST = 12  # k_g
 _ROUNDS = 2
 _NODES_AT_ONCE = 1_024
+
+
+def nearest_in(index: VectorIndex, k: int = NEAREST, *, threads: int | None = None) -> tuple[Nodes, Vectors]:
+    """The k-NN graph of what an index holds, as `nearest_from_links`: from the links of an HNSW index, else by searches."""
+    arrays = index.arrays()
+    vectors = arrays["vectors"]
+    if "base" in arrays:
+        return nearest_from_links(vectors, arrays["base"], index.live, index.metric, k=k, threads=threads)
+    nodes, scores = np.full((len(vectors), k), -1, np.int32), np.zeros((len(vectors), k), np.float32)
+    for first in range(0, len(vectors), _NODES_AT_ONCE):
+        few = np.ascontiguousarray(vectors[first : first + _NODES_AT_ONCE])
+        found = index.search(few, k + 1, threads=threads).positions.astype(np.int32)
+        others = without_self(found, first)
+        others[~index.live[first : first + len(few)]] = -1
+        nodes[first : first + len(few)] = others
+    squares = np.einsum("nd,nd->n", vectors, vectors)
+    inverse = np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
+    graph_kernels.cosines(vectors, inverse, nodes, 0, len(vectors), scores)
+    return nodes, scores
+
+
+def without_self(found: Nodes, first: int) -> Nodes:
+    """(n, k) of found (n, k + 1), which was found for the positions from first on: all but the own one, or but the last where
+    copies of it came in its place.
+    """
+    own = found == np.arange(first, first + len(found))[:, None]
+    own[~own.any(axis=1), -1] = True
+    return np.ascontiguousarray(found[~own].reshape(len(found), -1))
 
 
 def nearest_from_links(

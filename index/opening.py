@@ -1,4 +1,4 @@
-"""An index back from what it said about itself."""
+"""An index of whatever kind: from its settings, or back from what it said about itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vecdb.errors import CorruptIndex
-from vecdb.index.base import VectorIndex
+from vecdb.index.base import IndexConfig, NeuralLshConfig, VectorIndex
 from vecdb.index.exact import ExactIndex
 
 
@@ -26,6 +26,23 @@ def open_index(settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
             from vecdb.index.hnsw import HnswIndex  # numba takes half a second to import
 
             return HnswIndex.open(settings, arrays)
+        if kind == "neural_lsh":
+            from vecdb.index.neural_lsh import NeuralLshIndex
+
+            return NeuralLshIndex.open(settings, arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptIndex(f"the saved {kind} index does not fit together ({error}); rebuild it") from error
-    raise CorruptIndex(f"the saved index is of kind {kind!r}; this version knows exact and hnsw; rebuild it")
+    raise CorruptIndex(
+        f"the saved index is of kind {kind!r}; this version knows exact, hnsw and neural_lsh; rebuild it"
+    )
+
+
+def empty_index(dimension: int, metric: str, config: IndexConfig) -> VectorIndex:
+    """An index of the kind that config is of, to be filled."""
+    if isinstance(config, NeuralLshConfig):
+        from vecdb.index.neural_lsh import NeuralLshIndex
+
+        return NeuralLshIndex(dimension, metric, config)
+    from vecdb.index.hnsw import HnswIndex
+
+    return HnswIndex(dimension, metric, config)

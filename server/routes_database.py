@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from vecdb import wire
 from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import InvalidInput, VecdbError
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import IndexConfig, index_config
 from vecdb.server.access import Asking, JsonBody, Reading, Writing, service_of
 from vecdb.server.documents import gives, takes
 from vecdb.server.problems import Refused
@@ -133,10 +133,10 @@ def _text_config(given: TextBody | str | None) -> TextConfig | str | None:
     return TextConfig(**given.given()) if isinstance(given, TextBody) else given
 
 
-def _index_config(given: IndexBody | None) -> HnswConfig | None:
+def _index_config(given: IndexBody | None) -> IndexConfig | None:
     if given is None:
         return None
     try:
-        return HnswConfig(**{name: value for name, value in given.given().items() if value is not None})
+        return index_config({name: value for name, value in given.given().items() if value is not None})
     except ValueError as error:
         raise InvalidInput(f"index: {error}") from error

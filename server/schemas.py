@@ -67,12 +67,22 @@ class TextBody(Body):
 
 
 class IndexBody(Body):
+    """kind says which of the settings mean something: M to lid_k are of hnsw, bins to probes of neural_lsh; seed is of both."""
+
+    kind: Literal["hnsw", "neural_lsh"] | None = None
     M: int | None = None
     ef_construction: int | None = None
     ef: int | None = None
     seed: int | None = None
     order: Literal["random", "given", "lid_desc", "lid_asc"] | None = None
     lid_k: int | None = None
+    bins: int | None = None
+    hidden: int | None = None
+    layers: int | None = None
+    soft_k: int | None = None
+    graph_k: int | None = None
+    epochs: int | None = None
+    probes: int | None = None
 
 
 class CollectionBody(Body):

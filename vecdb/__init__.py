@@ -36,7 +36,7 @@ from vecdb.errors import (
     StorageError,
     VecdbError,
 )
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import HnswConfig, NeuralLshConfig
 from vecdb.query.graph_options import GraphOptions
 from vecdb.query.request import SearchPlan
 from vecdb.query.snippets import SnippetOptions
@@ -103,6 +103,7 @@ __all__ = [
     "MissingExtra",
     "ModelMismatch",
     "ModelUnavailable",
+    "NeuralLshConfig",
     "NewerFile",
     "NotAVecdbFile",
     "NotFound",

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import DatabaseClosed
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.types import (
     CollectionStats,
@@ -125,7 +125,7 @@ class AsyncDatabase:
         metric: Metric | None = None,
         embed: EmbedSpec | None = None,
         text: TextConfig | str | None = None,
-        index: HnswConfig | None = None,
+        index: IndexConfig | None = None,
         create: bool = True,
     ) -> AsyncCollection:
         """As Database.collection: the collection of this name, made if absent."""

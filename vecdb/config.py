@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vecdb.errors import InvalidInput
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import HnswConfig, IndexConfig, NeuralLshConfig, index_config
 from vecdb.types import Metric
 
 Synonyms = Mapping[str, "Sequence[str] | Mapping[str, float] | str"]
@@ -153,7 +153,7 @@ class CollectionConfig:
     model: str | None = None
     embed: str | None = None
     text: TextConfig = field(default_factory=TextConfig)
-    index: HnswConfig = field(default_factory=HnswConfig)
+    index: IndexConfig = field(default_factory=HnswConfig)
     stemmer: str | None = None
 
     def __post_init__(self) -> None:
@@ -163,9 +163,12 @@ class CollectionConfig:
             raise InvalidInput(f"dimension is {self.dimension}; it must lie between 1 and 65,536")
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        saved = asdict(self)
+        if isinstance(self.index, NeuralLshConfig):
+            saved["index"]["kind"] = "neural_lsh"
+        return saved
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> CollectionConfig:
-        text, index = TextConfig(**saved.pop("text")), HnswConfig(**saved.pop("index"))
+        text, index = TextConfig(**saved.pop("text")), index_config(saved.pop("index"))
         return cls(text=text, index=index, **saved)

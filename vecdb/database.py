@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,8 +18,8 @@ from vecdb.collection import Collection
 from vecdb.config import CollectionConfig, TextConfig
 from vecdb.definition import Definition, differences
 from vecdb.embedding.base import Embedder
-from vecdb.errors import CollectionNotFound, ConfigMismatch, InvalidInput, ModelMismatch, StorageError
-from vecdb.index.base import HnswConfig
+from vecdb.errors import CollectionNotFound, ConfigMismatch, InvalidInput, MissingExtra, ModelMismatch, StorageError
+from vecdb.index.base import IndexConfig, NeuralLshConfig
 from vecdb.index_files import IndexFiles
 from vecdb.storage import Durability, Store
 from vecdb.tables import Tables
@@ -102,7 +103,7 @@ class Database:
         metric: Metric | None = None,
         embed: Any = None,
         text: TextConfig | str | None = None,
-        index: HnswConfig | None = None,
+        index: IndexConfig | None = None,
         create: bool = True,
     ) -> Collection:
         """The collection of this name: made if it is not there (unless create=False), else opened as it was made.
@@ -111,7 +112,8 @@ class Database:
         embed: the model that embeds texts: "default" (offline, comes with pip), "sentence-transformers:NAME", "model2vec:NAME",
         "openai:MODEL@URL", an Embedder, or any callable from texts to vectors; None: vectors are given, or only words are
         searched. text: how words are cut: "english" (stemmed, default), "german" and thirty other languages, "none", "cjk", or a
-        TextConfig, which also names the fields that are searched.
+        TextConfig, which also names the fields that are searched. index: HnswConfig (default), or NeuralLshConfig for a learned
+        partition, which is built with PyTorch (extra [learned]).
 
         Settings given for a collection that exists must be those it was made with: else ConfigMismatch, or ModelMismatch for
         another model. Raises CollectionNotFound if it is absent and create=False.
@@ -194,6 +196,7 @@ class Database:
         if config.text.is_snowball:
             given = {**given, "stemmer": stemmer_version()}
             config = CollectionConfig(**given)
+        _check_index(config)
         if embedder is not None:
             _check_dimension(name, config, embedder)
             config = CollectionConfig(
@@ -254,3 +257,9 @@ def _check_dimension(name: str, config: CollectionConfig, embedder: Embedder) ->
             f"collection {name!r} was asked for with dimension {config.dimension}, but model {embedder.name!r} makes vectors of "
             f"{embedder.dimension}; leave dimension out"
         )
+
+
+def _check_index(config: CollectionConfig) -> None:
+    """Raise MissingExtra if this Python could not build the index; said before the collection is made, not when it has grown."""
+    if isinstance(config.index, NeuralLshConfig) and find_spec("torch") is None:
+        raise MissingExtra("a learned partition is built with PyTorch; install it: pip install 'vecdb[learned]'")

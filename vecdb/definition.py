@@ -13,7 +13,7 @@ from vecdb import embedding
 from vecdb.config import CollectionConfig
 from vecdb.embedding.base import CachedEmbedder, Embedder
 from vecdb.errors import CollectionNotFound, ModelMismatch, ModelUnavailable
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import IndexConfig
 from vecdb.kept import Kept
 from vecdb.tokenizers import stemmer_version
 
@@ -80,7 +80,7 @@ class Definition:
         saved = orjson.dumps(config.as_json()).decode()
         db.execute("UPDATE collections SET config = ? WHERE id = ?", (saved, self.number))
 
-    def keep_index(self, db: apsw.Connection, index: HnswConfig) -> CollectionConfig:
+    def keep_index(self, db: apsw.Connection, index: IndexConfig) -> CollectionConfig:
         """Save how the index is to be built from now on; as for `settle`, returns the configuration."""
         config = replace(self.config, index=index)
         if config != self.config:

@@ -62,7 +62,7 @@ class Kept:
 def packed(arrays: Arrays) -> bytes:
     """NumPy's .npz: any zip reader opens it, and it checks its own sums."""
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy's stubs take every keyword for allow_pickle
     return file.getvalue()
 
 

@@ -177,15 +177,14 @@ class Overlays:
     def _find_neighbours(self, snapshot: Snapshot) -> None:
         """The semantic edges between positions of the index: seconds of work, during which nobody else has to wait."""
         index = None if snapshot.vectors is None else snapshot.vectors.index
-        if index is None or index.kind != "hnsw":  # until the kernels are there, an index is searched exactly
+        if index is None or index.kind == "exact":  # until the kernels are there, an index is searched exactly
             return
         with self._finding:
             if self._indexed is not None and self._indexed[0] == _index_of(snapshot):
                 return
-            from vecdb.index.nearest_links import nearest_from_links  # numba
+            from vecdb.index.nearest_links import nearest_in  # numba
 
-            arrays = index.arrays()
-            nodes, scores = nearest_from_links(arrays["vectors"], arrays["base"], index.live, index.metric, k=NEAREST)
+            nodes, scores = nearest_in(index, NEAREST)
             edges = pairs_once(np.repeat(np.arange(len(nodes)), NEAREST), nodes.ravel(), scores.ravel())
             self._indexed = _index_of(snapshot), Adjacency.undirected(len(nodes), *edges)
 

@@ -13,7 +13,7 @@ import numpy as np
 from vecdb.config import CollectionConfig
 from vecdb.definition import Definition
 from vecdb.errors import InvalidInput, ReadOnly
-from vecdb.index.base import HnswConfig, VectorIndex
+from vecdb.index.base import HnswConfig, IndexConfig, VectorIndex
 from vecdb.index.opening import open_index
 from vecdb.index.tuning import SAMPLE, Tuning, recheck, tune
 from vecdb.memory import Memory, Snapshot
@@ -70,6 +70,11 @@ def tune_collection(
     if not len(vectors):
         raise InvalidInput(f"collection {definition.name!r} has no vectors to tune for; add some first")
     config = definition.config
+    if not isinstance(config.index, HnswConfig):
+        raise InvalidInput(
+            f"collection {definition.name!r} has a learned partition, whose settings are not tuned; search with target_recall, "
+            "which it calibrates itself for"
+        )
     measured = tune(
         vectors,
         config.metric,
@@ -120,23 +125,25 @@ def tuning_from_json(saved: Mapping[str, Any]) -> CollectionTuning:
     return CollectionTuning(**_fields(Tuning.from_json({n: v for n, v in saved.items() if n not in own})), **own)
 
 
-def settings_of(index: VectorIndex) -> HnswConfig | None:
-    """What a graph was built with; None for an index of another kind."""
+def settings_of(index: VectorIndex) -> IndexConfig | None:
+    """What an index was built with; None for one that has no settings."""
     return getattr(index, "config", None)
 
 
-def is_built_as(index: VectorIndex, wanted: HnswConfig) -> bool:
-    """Whether it is the graph that these settings give; ef is of the search only."""
+def is_built_as(index: VectorIndex, wanted: IndexConfig) -> bool:
+    """Whether it is the index that these settings give, but for what is of the search only."""
     built = settings_of(index)
-    return built is not None and replace(built, ef=wanted.ef) == wanted
+    return built is not None and built.builds_as(wanted)
 
 
-def with_settings(index: VectorIndex, wanted: HnswConfig, threads: int | None) -> VectorIndex:
-    """The same graph, searched with the ef of wanted."""
+def with_settings(index: VectorIndex, wanted: IndexConfig, threads: int | None) -> VectorIndex:
+    """The same index, searched with the ef, or probes, of wanted."""
     built = settings_of(index)
     if built is None or built == wanted:
         return index
     settings = index.settings()
+    if not isinstance(wanted, HnswConfig) or not isinstance(built, HnswConfig):
+        return open_index({**settings, "config": asdict(wanted)}, index.arrays())
     is_narrower = wanted.ef < built.ef
     if is_narrower:  # then a vector that found itself in the wider beam may not do so any more: look for all of them
         settings["state"]["unchecked"] = len(index)

@@ -20,7 +20,8 @@ from vecdb import durable
 from vecdb.config import CollectionConfig
 from vecdb.definition import Definition
 from vecdb.errors import CollectionNotFound, DatabaseClosed, ReadOnly, VecdbError
-from vecdb.index.base import HnswConfig, Positions, VectorIndex
+from vecdb.index.base import IndexConfig, Positions, VectorIndex
+from vecdb.index.opening import empty_index
 from vecdb.index_files import IndexFiles
 from vecdb.memory import Memory, Part, Snapshot
 from vecdb.overlay import Overlays
@@ -180,7 +181,7 @@ class Indexing:
             yield mine
 
 
-def _is_due(view: VectorView, wanted: HnswConfig) -> bool:
+def _is_due(view: VectorView, wanted: IndexConfig) -> bool:
     """Whether tail or dead positions have grown past what is worth carrying along, or the graph is to be another one."""
     if view.index is not None and settings_of(view.index) not in (None, wanted):
         return True
@@ -194,8 +195,6 @@ def _is_due(view: VectorView, wanted: HnswConfig) -> bool:
 
 def _extended(snapshot: Snapshot, config: CollectionConfig, threads: int | None) -> tuple[VectorIndex, Positions]:
     """A new index over all live vectors of the snapshot, and the row of each of its positions."""
-    from vecdb.index.hnsw import HnswIndex
-
     view = snapshot.vectors
     assert view is not None
     in_tail = snapshot.live[view.tail_slots]
@@ -214,11 +213,10 @@ def _extended(snapshot: Snapshot, config: CollectionConfig, threads: int | None)
             index.compact()
     if index is None:
         dimension = config.dimension or (parts[0].shape[1] if parts else 1)
-        index = HnswIndex(dimension, config.metric, config.index)
+        index = empty_index(dimension, config.metric, config.index)
     if parts:
         index.add(parts[0] if len(parts) == 1 else np.concatenate(parts), threads=threads)
-    if isinstance(index, HnswIndex) and index.is_calibration_stale:
-        index.calibrate(threads=threads)
+    index.refresh(threads=threads)
     return index, np.concatenate(rows)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from vecdb import wire
 from vecdb.config import CollectionConfig, TextConfig, checked_synonyms
 from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import IndexConfig
 from vecdb.links import link_lines
 from vecdb.query.plan_data import as_data
 from vecdb.query.snippets import SnippetOptions
@@ -108,7 +108,7 @@ def open_collection(
     metric: Metric | None,
     embed: Any,
     text: TextConfig | str | None,
-    index: HnswConfig | None,
+    index: IndexConfig | None,
     create: bool,
 ) -> Call[Described]:
     """Raises InvalidInput for an embedder that is an object or a function: the service embeds by itself."""
@@ -123,7 +123,7 @@ def open_collection(
     if text is not None:
         body["text"] = asdict(text) if isinstance(text, TextConfig) else text
     if index is not None:
-        body["index"] = {field: getattr(index, field) for field in HnswConfig.__dataclass_fields__}
+        body["index"] = CollectionConfig(index=index).as_json()["index"]
     return Call("POST", "/v1/collections", _described, _json(body))
 
 

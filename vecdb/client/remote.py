@@ -11,7 +11,7 @@ from vecdb.client import calls
 from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import Sender
 from vecdb.config import CollectionConfig, TextConfig
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.records import Columns
 from vecdb.types import (
@@ -72,7 +72,7 @@ class RemoteDatabase:
         metric: Metric | None = None,
         embed: str | None = None,
         text: TextConfig | str | None = None,
-        index: HnswConfig | None = None,
+        index: IndexConfig | None = None,
         create: bool = True,
     ) -> RemoteCollection:
         """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).

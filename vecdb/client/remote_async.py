@@ -18,7 +18,7 @@ from vecdb.client import calls
 from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import AsyncSender
 from vecdb.config import CollectionConfig, TextConfig
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.records import Columns
 from vecdb.types import (
@@ -79,7 +79,7 @@ class AsyncRemoteDatabase:
         metric: Metric | None = None,
         embed: str | None = None,
         text: TextConfig | str | None = None,
-        index: HnswConfig | None = None,
+        index: IndexConfig | None = None,
         create: bool = True,
     ) -> AsyncRemoteCollection:
         """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).
