@@ -164,6 +164,29 @@ def test_examples_stay_out_whatever_brings_them(db: vecdb.Database) -> None:
     assert first.ids + second.ids == docs.recommend("r0", k=4).ids
 
 
+def test_derived_vectors_have_examples_too(db: vecdb.Database) -> None:
+    docs = db.collection("c", dimension=2)
+    docs.add(ids=[f"r{i}" for i in range(12)], texts=["word"] * 12)
+    docs.link([f"r{i}" for i in range(9)], [f"r{i + 1}" for i in range(9)])
+    docs.link(["r0", "r4"], ["r2", "r6"])
+    docs.derive("fastrp", dimension=8)
+    vectors = {f"r{i}": docs.vector(f"r{i}") for i in range(10)}
+    hits = docs.recommend("r0", "r9", strategy="best_score", field="fastrp", k=12)
+    assert sorted(hits.ids) == sorted(set(vectors) - {"r0", "r9"})
+    for hit in hits:
+        wanted = recommended(cosine, vectors[hit.id], [vectors["r0"]], [vectors["r9"]])
+        assert hit.score == pytest.approx(wanted, abs=1e-6)
+    average = docs.recommend(["r0", "r3"], field="fastrp", k=12)
+    mean = (np.asarray(vectors["r0"]) + np.asarray(vectors["r3"])) / 2
+    assert dict(zip(average.ids, average.scores)) == pytest.approx(
+        {id: cosine(vector, mean) for id, vector in vectors.items() if id not in ("r0", "r3")}, abs=1e-6
+    )
+    among = docs.recommend("r0", field="fastrp", mode="vector", prefetch=[{"query": "word", "mode": "text", "k": 5}])
+    assert set(among.ids) == {"r1", "r2", "r3", "r4"}
+    with pytest.raises(vecdb.InvalidQuery, match="has no vector"):
+        docs.recommend("r11", field="fastrp")
+
+
 def test_a_batch_has_its_examples_in_common(docs: vecdb.Collection) -> None:
     asked: dict[str, Any] = {"positive": ["r1"], "negative": ["r2"], "strategy": "best_score"}
     several = docs.search(["no", "vector"], recommend=asked, k=4)

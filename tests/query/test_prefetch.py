@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vecdb
+from vecdb.index.exact import ExactIndex
 from vecdb.query.fusion import Rrf
+from vecdb.vector_view import VectorView
 
 WORDS = ["wing", "flow", "plate", "heat", "drag"]
 SIZE = 50
@@ -194,3 +196,19 @@ def test_mistakes_are_named_with_their_place(docs: vecdb.Collection, prefetch: A
         docs.search("wing", prefetch=prefetch)
     assert caught.value.path == path
     assert "[" not in path or str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_view_knows_which_slots_have_vectors() -> None:
+    """Over an index with gaps, a tail, and slots beside both."""
+    vectors = np.arange(1, 15, dtype=np.float32).reshape(7, 2)
+    slots = np.array([0, -1, 3, 4, -1], dtype=np.int64)  # of the index; 1 and 2 never had a vector
+    live = np.ones(9, dtype=np.bool_)
+    view = VectorView("l2").with_tail(vectors[5:], np.array([6, 8]))
+    view = view.with_index(ExactIndex.over(vectors[:5], "l2"), slots, 6, 1, live, np.arange(1, 10))
+    every = np.arange(9)
+    known = [0, 3, 4, 6, 8]
+    assert np.flatnonzero(view.holds(every)).tolist() == known
+    assert np.flatnonzero(VectorView("l2").holds(every)).tolist() == []
+    assert not view.holds(np.array([-1, 99])).any()
+    assert view.holds(np.zeros(0, dtype=np.int64)).tolist() == []
+    assert view.vectors_at(np.array(known)).tolist() == vectors[[0, 2, 3, 5, 6]].tolist()

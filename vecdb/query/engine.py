@@ -95,11 +95,8 @@ class Course:
     def passed(self) -> list[Ranking]:
         """All of its lists, in order."""
         before = [ranking for ranking, _ in self.prefetched]
-        return [
-            *before,
-            *(ranking for ranking in self.lists if ranking.name not in {r.name for r in before}),
-            *self.stages,
-        ]
+        names = {ranking.name for ranking in before}
+        return [*before, *(ranking for ranking in self.lists if ranking.name not in names), *self.stages]
 
     @property
     def pool(self) -> Rows:

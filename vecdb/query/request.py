@@ -281,7 +281,7 @@ class SearchPlan(SearchOptions):
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> SearchPlan:
         """Raises InvalidInput, whose path names the mistake: "prefetch[1].where.year"."""
-        check_names(data, [field.name for field in fields(cls)])
+        check_names(data, _PLAIN)
         return cls(**data)
 
     def changed(self) -> dict[str, Any]:
@@ -297,6 +297,7 @@ class SearchPlan(SearchOptions):
         return data
 
 
+_OPTIONS = {field.name: field.default for field in fields(SearchOptions)}
 _PLAIN = {field.name: field.default for field in fields(SearchPlan)}
 
 
@@ -310,11 +311,11 @@ class Query:
 
 def options_of(given: Mapping[str, Any]) -> SearchOptions:
     """Raises InvalidQuery for a name that no option has, and what SearchOptions raises."""
-    check_names(given, [name for name in SearchKeywords.__annotations__ if name not in ("plan", "params")])
+    check_names(given, _OPTIONS)
     return SearchOptions(**given)
 
 
-def check_names(given: Mapping[str, Any], known: Sequence[str]) -> None:
+def check_names(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
