@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recompute import recomputed
 
 import vecdb
 from vecdb.query import retrieval
@@ -152,11 +153,14 @@ def test_examples_stay_out_whatever_brings_them(db: vecdb.Database) -> None:
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     docs.add(ids=[f"r{i}" for i in range(30)], vectors=vectors, texts=["word"] * 30)
     docs.link("r1", "r0", "cites")
-    for options in ({"mode": "vector"}, {"mode": "hybrid"}, {"graph": {"beta": 0.9}}, {"prefetch": [{"mode": "text"}]}):
+    two = [{"mode": "text"}, {"vector": vectors[0], "mode": "vector", "k": 20}]
+    staged: list[dict[str, Any]] = [{"prefetch": two[:1]}, {"prefetch": two}, {"prefetch": two, "mode": "vector"}]
+    for options in ({"mode": "vector"}, {"mode": "hybrid"}, {"graph": {"beta": 0.9}}, *staged):
         for asked in ({"recommend": {"positive": ["r0"]}}, {"discover": {"target": "r0", "context": [("r0", "r9")]}}):
             hits = docs.search("word", k=5, **options, **asked)  # type: ignore[arg-type]
             assert len(hits) == 5
             assert not {"r0"} & set(hits.ids)
+            assert hits.scores == pytest.approx([recomputed(hit) for hit in hits])
             if "discover" in asked:
                 assert "r9" not in hits.ids
     first = docs.recommend("r0", k=2)

@@ -100,6 +100,7 @@ def nested_plans(draw: st.DrawFn, nesting: int = 2) -> dict[str, Any]:
     plan = draw(plans())
     plan["boosts"] = draw(st.lists(st.sampled_from(BOOSTS), max_size=3))
     plan |= draw(st.sampled_from([{}, {}, *EXAMPLES]))
+    plan |= draw(st.sampled_from([{}, {}, {"graph": {"beta": 0.4}}]))
     if nesting:
         plan["prefetch"] = draw(st.lists(nested_plans(nesting=nesting - 1), max_size=3))
         if plan["prefetch"] and draw(st.booleans()):
@@ -203,7 +204,7 @@ def test_each_score_of_a_nested_plan_recomputes_from_the_trace(
         assert collection.search(plan=json.loads(json.dumps(data))).ids == hits.ids
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(plan=nested_plans(), seed=st.integers(0, 7), number=st.integers(0, 59))
 def test_the_remedy_of_a_nested_plan_admits_the_record(
     collections: Callable[[int], vecdb.Collection], plan: dict[str, Any], seed: int, number: int

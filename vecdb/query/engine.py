@@ -141,7 +141,7 @@ class Engine:
         courses = [Course(query if shown is None else shown.asked(query)) for query in queries]
         for number, step in enumerate(options.steps):
             with InvalidInput.under(f"prefetch[{number}]"):
-                self._prefetch(courses, number, step, options, where)
+                self._prefetch(courses, number, step, options, where, shown)
         stages = self.stages_of(courses[0].query, options)
         depth = options.depth(len(stages)) + (0 if shown is None else len(shown.rows))
         if "vector" in stages:
@@ -151,7 +151,7 @@ class Engine:
         for course in courses:
             if not course.lists:
                 course.lists = [ranking for ranking, _ in course.prefetched]
-            if shown is not None:
+            elif shown is not None:
                 course.lists = [shown.without(ranking) for ranking in course.lists]
         if len(stages) > 1:
             self._fuse(courses, options)
@@ -213,7 +213,13 @@ class Engine:
     # -- stages ------------------------------------------------------------------------------------------------------------
 
     def _prefetch(
-        self, courses: list[Course], number: int, step: SearchPlan, options: SearchOptions, where: Node | None
+        self,
+        courses: list[Course],
+        number: int,
+        step: SearchPlan,
+        options: SearchOptions,
+        where: Node | None,
+        shown: Shown | None,
     ) -> None:
         """Run one prefetch for all queries: once, if it has a query of its own."""
         since = time.perf_counter()
@@ -223,6 +229,8 @@ class Engine:
         for course, inner in zip(courses, went * len(courses) if is_one else went):
             last = inner.last
             ranking = Ranking(prefetch_name(number), *_page(last, step.offset, step.k))
+            if shown is not None:
+                ranking = shown.without(ranking)
             course.prefetched.append((ranking, inner))
             course.explain[ranking.name] = partial(self._told_of_prefetch, inner)
             course.missed |= inner.missed
