@@ -599,7 +599,11 @@ def _at_most(name: str, value: float, limit: int, variable: str, error: type[Inv
 
 
 def check_plan(plan: Mapping[str, Any], settings: Settings, path: str = "") -> None:
-    """Raises InvalidQuery for numbers in a plan, or in a prefetch of it, that are above the service's limits."""
+    """Raises InvalidQuery for numbers in a plan, or in a prefetch of it, that are above the service's limits, and for a reranker,
+    which may be any program or model of this machine.
+    """
+    if plan.get("rerank") is not None:
+        raise InvalidQuery(f"{path}rerank: a plan that a service runs cannot have a reranker", path=f"{path}rerank")
     limits = dict.fromkeys(
         ("offset", "ef", "candidates", "per_group"), (settings.max_candidates, "VECDB_MAX_CANDIDATES")
     )

@@ -177,6 +177,7 @@ def test_a_problem_names_the_class_and_the_place(http: Any, docs: vecdb.Collecti
         ({"query": "wing", "fusion": {"kind": "rrf", "weights": [0, 0]}}, 422, "InvalidQuery"),
         ({"query": "wing", "prefetch": [{"where": {"n": {"$no": 1}}}]}, 422, "InvalidFilter"),
         ({"query": "wing", "prefetch": [{"k": 10**6}]}, 422, "InvalidQuery"),
+        ({"query": "wing", "prefetch": [{"rerank": "model"}]}, 422, "InvalidQuery"),
         ({"query": "wing", "plan": {"k": 10**6}}, 422, "InvalidQuery"),
         ({"query": "wing", "plan": "absent"}, 404, "QueryNotFound"),
         ({"query": "wing", "params": {"a": 1}}, 422, "InvalidQuery"),

@@ -140,7 +140,7 @@ class Engine:
         shown = self.shown(options)
         courses = [Course(query if shown is None else shown.asked(query)) for query in queries]
         for number, step in enumerate(options.steps):
-            with InvalidInput.under(f"prefetch[{number}]"):
+            with InvalidInput.under(prefetch_name(number)):
                 self._prefetch(courses, number, step, options, where, shown)
         stages = self.stages_of(courses[0].query, options)
         depth = options.depth(len(stages)) + (0 if shown is None else len(shown.rows))
