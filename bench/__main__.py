@@ -18,7 +18,9 @@ COMMANDS = {
     "million": "100,000 to 1,000,000 vectors: building, memory, opening, queries",
     "select": "hits chosen as a set: top k, MMR, coverage, k-center, DPP, judged by labelled sub-topics",
     "graph": "links: multi-hop questions, personalised PageRank, node embeddings",
+    "rerank": "the second look: MaxSim kernels, orders of the same candidates, pruning, projection heads",
     "retrieval": "joining lists: dense, BM25, RRF, vstash's rule, adaptive on judged collections; a hybrid query's time",
+    "adapt": "the query map that a collection learns from its own documents, on judged queries; how long learning takes",
     "robustness": "kill -9, damaged files, several processes",
 }
 

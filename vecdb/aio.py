@@ -22,6 +22,8 @@ from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import DatabaseClosed
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
+from vecdb.query.second_look import CANCELLABLE
+from vecdb.rerank.base import Limit
 from vecdb.types import (
     CollectionStats,
     Context,
@@ -38,6 +40,7 @@ from vecdb.types import (
 )
 
 if TYPE_CHECKING:
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.collection import Collection
     from vecdb.database import Database
     from vecdb.embedding import EmbedSpec
@@ -126,12 +129,20 @@ class AsyncDatabase:
         embed: EmbedSpec | None = None,
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
+        tokens: Any = None,
         create: bool = True,
     ) -> AsyncCollection:
         """As Database.collection: the collection of this name, made if absent."""
         found = await self.run(
             lambda: self._opened_once().collection(
-                name, dimension=dimension, metric=metric, embed=embed, text=text, index=index, create=create
+                name,
+                dimension=dimension,
+                metric=metric,
+                embed=embed,
+                text=text,
+                index=index,
+                tokens=tokens,
+                create=create,
             )
         )
         return AsyncCollection(self, found)
@@ -163,8 +174,14 @@ class AsyncDatabase:
         """What work returns, from one of the threads. Raises DatabaseClosed after `close`."""
         if self._is_closed:
             raise DatabaseClosed(f"{self._path or 'the database'} was closed; open it again")
-        context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(context.run, work))
+        context, limits = contextvars.copy_context(), list[Limit]()
+        context.run(CANCELLABLE.set, limits)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, partial(context.run, work))
+        except asyncio.CancelledError:
+            for limit in limits:  # nobody waits for what a reranker would still do
+                limit.cancel()
+            raise
 
     def _opened_once(self) -> Database:
         with self._lock:
@@ -595,6 +612,24 @@ class AsyncCollection:
     async def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
         """As Collection.fit_fusion: the adaptive fusion fitted by queries without judgements."""
         return await self._run(lambda: self._collection.fit_fusion(queries, vectors=vectors))
+
+    async def adapt(
+        self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True
+    ) -> Adaptation:
+        """As Collection.adapt: learn a map of query vectors from the collection's own documents, and search by it if it helps."""
+        return await self._run(lambda: self._collection.adapt(sample=sample, budget_s=budget_s, seed=seed, apply=apply))
+
+    async def adapter(self) -> Adaptation | None:
+        """As Collection.adapter, but to be called: what is known of the map that searches use; None without one."""
+        return await self._run(lambda: self._collection.adapter)
+
+    async def reset_adapter(self) -> bool:
+        """Search by query vectors as the model makes them again; whether a map was in use."""
+        return await self._run(self._collection.reset_adapter)
+
+    async def export_triples(self, path: str | Path, *, sample: int = 2_500, seed: int = 0) -> int:
+        """As Collection.export_triples: write what `adapt` learns from as JSON Lines; how many lines."""
+        return await self._run(lambda: self._collection.export_triples(path, sample=sample, seed=seed))
 
     async def tuning(self) -> CollectionTuning | None:
         """As Collection.tuning, but to be called: what the last `tune` measured; None without one."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vecdb.adaptation.kept import KIND as ADAPTER
 from vecdb.config import CollectionConfig
 from vecdb.definition import Definition
 from vecdb.derived import FASTRP, NodeVectors, check_field
@@ -57,6 +58,8 @@ from vecdb.vectors import Matrix, as_matrix, from_blobs
 from vecdb.writer import Progress, Writer
 
 if TYPE_CHECKING:
+    from vecdb.adaptation.adapting import Adaptation
+    from vecdb.adaptation.mining import Miner
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
@@ -426,7 +429,11 @@ class Collection:
         query), "mmr", "kcenter", "dpp", or an object of vecdb.query.selection such as Coverage(pool=500). A set comes in the
         order of choice, with the scores that its hits had; the trace's "select" step tells the gain of each and, for coverage,
         the share of the neighbourhood covered up to it (coverage) and by it (share), and ids of what it stands for (covers).
-        offset, or the cursor of earlier Hits: go on after them. rerank: an object with rerank(query, candidates, k).
+        offset, or the cursor of earlier Hits: go on after them.
+        rerank: a second look at the best candidates: "maxsim" or another name of rerank/kinds.py, one with options such as
+        {"kind": "maxsim", "alpha": 0.05, "top": 100, "deadline_ms": 50}, an object with rerank(query, candidates, k), or a list
+        of them, each of which orders what the one before gave. One that fails or runs out of time leaves the order as it was,
+        and the trace says so.
         candidates: how many records each first stage gives. vectors: return them too. model: identity of the model that made
         the query vector.
         synonyms: word or phrase -> what a query that has it also looks for, {"car": ["automobile"]} or with weights
@@ -456,7 +463,7 @@ class Collection:
         if cursor is not None:
             if is_batch:
                 raise InvalidQuery("a cursor continues one query; search them one at a time")
-            known = self._engine.with_vectors(queries, wanted)
+            known = self._engine.looked_for(queries, wanted)
             wanted = continued(wanted, cursor, known[0])
             if wanted.examples is None:  # whose vector the search finds again
                 queries = known
@@ -682,7 +689,10 @@ class Collection:
         """
         from vecdb.tuning import tune_collection
 
-        asked = None if queries is None else self._engine.query_vectors(self._queries(queries, None, None)[0])
+        asked = None
+        if queries is not None:
+            known = self._engine.with_vectors(self._queries(queries, None, None)[0])
+            asked = np.stack([query.vector for query in known if query.vector is not None])
         self._indexing.warm()
         tuning = tune_collection(
             self._store,
@@ -711,6 +721,61 @@ class Collection:
             raise InvalidQuery(f"collection {self.name!r} has no embedding model; give the queries' vectors as well")
         given = self._queries(list(queries), vectors, None)[0] if len(queries) else []
         return fit(self._engine, given, SearchOptions(mode="hybrid"))
+
+    def adapt(self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True) -> Adaptation:
+        """Learn from the collection's own documents, without labels, a small map of query vectors under which they are found
+        better by meaning. Stored vectors stay as they are. `str()` of what comes back tells all in words.
+
+        Queries are made of up to sample records (a sentence and some words of each); the record is what they look for, and what
+        only one of the vector list and the word list has is what they do not. The map is accepted if it finds the documents of
+        held-out queries better beyond chance, while a control that was taught nonsense does not.
+
+        apply: then searches use it from now on, here and in other processes, wherever the collection embeds a query's text; a
+        vector that the caller gives is taken as it is. The trace's "vector" stage names the map (adapter), and a cursor of
+        before is refused. A map that is not accepted changes nothing: one of before stays. `reset_adapter` takes it back.
+
+        budget_s: fewer records are drawn if embedding them would take more than two fifths of it. Raises InvalidInput if there
+        is too little to learn from, ModelUnavailable if the collection has no embedding model, ReadOnly.
+        """
+        from vecdb.adaptation.adapting import adapt_collection
+
+        self._indexing.warm()
+        return adapt_collection(
+            self._store,
+            self._definition,
+            self._engine.retrieval,
+            self._miner(seed),
+            sample=sample,
+            budget_s=budget_s,
+            seed=seed,
+            apply=apply,
+        )
+
+    @property
+    def adapter(self) -> Adaptation | None:
+        """What is known of the map that searches use; None without one."""
+        from vecdb.adaptation.adapting import kept_adaptation
+
+        with self._store.snapshot() as db:
+            self._definition.refresh(db)
+            return kept_adaptation(db, self._definition)
+
+    def reset_adapter(self) -> bool:
+        """Search by query vectors as the model makes them again; whether a map was in use. Raises ReadOnly."""
+        with self._store.write() as db:
+            self._definition.refresh(db)
+            return self._definition.kept.forget(db, ADAPTER)
+
+    def export_triples(self, path: str | Path, *, sample: int = 2_500, seed: int = 0) -> int:
+        """Write what `adapt` learns from as a new JSON Lines file, to fine-tune the whole encoder with; returns how many lines.
+
+        Each has the texts of a query (anchor), its document (positive) and others (negative_1, …): the columns that
+        sentence-transformers' MultipleNegativesRankingLoss reads. Documents that `adapt` judges by are not among them, so the
+        gate can judge what was trained: see bench/adapt/finetune.py. Raises as `adapt`, and StorageError if the file exists.
+        """
+        from vecdb.adaptation.export import write_triples
+
+        return write_triples(self._store, self._tables, self._miner(seed), Path(path), sample=sample, seed=seed)
 
     @property
     def tuning(self) -> CollectionTuning | None:
@@ -863,6 +928,11 @@ class Collection:
         _ = self.config  # its dimension may have been settled elsewhere
         name = "the query".format if len(matrix) == 1 else "query {}".format
         return self._engine.retrieval.prepared(matrix, field, name), bool(is_batch)
+
+    def _miner(self, seed: int) -> Miner:
+        from vecdb.adaptation.mining import Miner
+
+        return Miner(self._store, self._tables, self._definition, self._memory, self._engine.retrieval, seed)
 
     def _matching(self, where: Filter) -> list[int]:
         """The rows, ascending, of visible records that satisfy a filter."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from vecdb.errors import InvalidInput
 from vecdb.index.base import HnswConfig, IndexConfig, NeuralLshConfig, index_config
+from vecdb.rerank.tokens import CODECS, TokenCodec
 from vecdb.types import Metric
 
 Synonyms = Mapping[str, "Sequence[str] | Mapping[str, float] | str"]
@@ -141,11 +142,33 @@ def _is_number(value: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenConfig:
+    """Vectors of the tokens of each text, kept for late interaction (rerank="maxsim").
+
+    encoder: "default" (offline, comes with pip) or "colbert:NAME". codec: "int8" (a byte a number and four a token), "float16" or
+    "float32". dimension: of a token's vector; the encoder tells it.
+    """
+
+    encoder: str = "default"
+    codec: TokenCodec = "int8"
+    dimension: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.encoder, str) or not self.encoder:
+            raise InvalidInput(f"encoder of tokens is {self.encoder!r}; name one, such as 'default'")
+        if self.codec not in CODECS:
+            raise InvalidInput(f"codec of tokens is {self.codec!r}; it must be one of {', '.join(CODECS)}")
+        if self.dimension is not None and not 1 <= self.dimension <= 65_536:
+            raise InvalidInput(f"dimension of tokens is {self.dimension}; it must lie between 1 and 65,536")
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionConfig:
     """dimension is None until the first vector tells it. model: identity of the embedding model whose vectors these are.
 
     embed: the text that makes the embedder again (None: vectors are given, or the embedder was an object of the caller's).
     stemmer: package and version whose stems the word index in the file holds; another version's writer makes that index anew.
+    tokens: how token vectors are made; None: there are none.
     """
 
     dimension: int | None = None
@@ -155,6 +178,7 @@ class CollectionConfig:
     text: TextConfig = field(default_factory=TextConfig)
     index: IndexConfig = field(default_factory=HnswConfig)
     stemmer: str | None = None
+    tokens: TokenConfig | None = None
 
     def __post_init__(self) -> None:
         if self.metric not in _METRICS:
@@ -171,4 +195,5 @@ class CollectionConfig:
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> CollectionConfig:
         text, index = TextConfig(**saved.pop("text")), index_config(saved.pop("index"))
-        return cls(text=text, index=index, **saved)
+        tokens = saved.pop("tokens", None)
+        return cls(text=text, index=index, tokens=None if tokens is None else TokenConfig(**tokens), **saved)

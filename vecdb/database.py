@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ import orjson
 
 from vecdb import embedding
 from vecdb.collection import Collection
-from vecdb.config import CollectionConfig, TextConfig
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.definition import Definition, differences
 from vecdb.embedding.base import Embedder
 from vecdb.errors import CollectionNotFound, ConfigMismatch, InvalidInput, MissingExtra, ModelMismatch, StorageError
@@ -104,6 +105,7 @@ class Database:
         embed: Any = None,
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
+        tokens: Any = None,
         create: bool = True,
     ) -> Collection:
         """The collection of this name: made if it is not there (unless create=False), else opened as it was made.
@@ -113,7 +115,8 @@ class Database:
         "openai:MODEL@URL", an Embedder, or any callable from texts to vectors; None: vectors are given, or only words are
         searched. text: how words are cut: "english" (stemmed, default), "german" and thirty other languages, "none", "cjk", or a
         TextConfig, which also names the fields that are searched. index: HnswConfig (default), or NeuralLshConfig for a learned
-        partition, which is built with PyTorch (extra [learned]).
+        partition, which is built with PyTorch (extra [learned]). tokens: keep a vector for each token of a text as well, for
+        rerank="maxsim": "default" (offline, comes with pip), "colbert:NAME", a TokenConfig, or an encoder of your own.
 
         Settings given for a collection that exists must be those it was made with: else ConfigMismatch, or ModelMismatch for
         another model. Raises CollectionNotFound if it is absent and create=False.
@@ -132,9 +135,9 @@ class Database:
         with self._lock:
             collection = self._open.get(name)
             if collection is None or not self._exists(collection):
-                collection = self._open[name] = self._opened(name, given, embed, create)
+                collection = self._open[name] = self._opened(name, given, embed, tokens, create)
                 return collection
-            self._agree(collection._definition, given, embed)
+            self._agree(collection._definition, given, embed, tokens)
             return collection
 
     def collections(self) -> list[str]:
@@ -180,18 +183,22 @@ class Database:
 
     # -- inside
 
-    def _opened(self, name: str, given: dict[str, Any], embed: Any, create: bool) -> Collection:
+    def _opened(self, name: str, given: dict[str, Any], embed: Any, tokens: Any, create: bool) -> Collection:
         with self._store.read() as db:
             definition = Definition.saved(db, name)
         if definition is None:
             if not create or self._store.read_only:
                 raise self._absent(name)
-            definition = self._made(name, given, embed)
-        self._agree(definition, given, embed)
+            definition = self._made(name, given, embed, tokens)
+        self._agree(definition, given, embed, tokens)
         return Collection(self._store, definition, self._upkeep, self.index_folder)
 
-    def _made(self, name: str, given: dict[str, Any], embed: Any) -> Definition:
+    def _made(self, name: str, given: dict[str, Any], embed: Any, tokens: Any) -> Definition:
         embedder = None if embed is None else embedding.load_embedder(embed)
+        if tokens is not None:
+            from vecdb.embedding.late import token_settings
+
+            given = {**given, "tokens": token_settings(tokens)[0]}
         config = CollectionConfig(**given)
         if config.text.is_snowball:
             given = {**given, "stemmer": stemmer_version()}
@@ -214,7 +221,7 @@ class Database:
             Tables(number, config.text).create(db)
         return Definition(name, number, config, embedder)
 
-    def _agree(self, definition: Definition, given: dict[str, Any], embed: Any) -> None:
+    def _agree(self, definition: Definition, given: dict[str, Any], embed: Any, tokens: Any) -> None:
         """Raise unless what a caller asks for is what the collection is."""
         if definition.config.dimension is None and "dimension" in given:
             with self._store.read() as db:
@@ -225,6 +232,8 @@ class Database:
                 f"collection {definition.name!r} was made with other settings: {'; '.join(wrong)}; leave them out to open it as "
                 "it is, or drop it first"
             )
+        if tokens is not None:
+            self._agree_on_tokens(definition, tokens)
         if embed is None or embed == definition.config.embed:
             return
         embedder = embedding.load_embedder(embed)
@@ -234,6 +243,17 @@ class Database:
                 f"{embedder.name!r}'s; make a new collection with embed=…"
             )
         definition.use(embedder)
+
+    def _agree_on_tokens(self, definition: Definition, tokens: Any) -> None:
+        from vecdb.embedding.late import token_settings
+
+        config, encoder = token_settings(tokens)
+        definition.use_tokens(encoder)
+        saved = definition.config.tokens
+        if saved is not None and isinstance(tokens, Mapping | TokenConfig) and saved.codec != config.codec:
+            raise ConfigMismatch(
+                f"collection {definition.name!r} keeps token vectors as {saved.codec}, not {config.codec}; leave codec out"
+            )
 
     def _exists(self, collection: Collection) -> bool:
         with self._store.read() as db:

@@ -15,6 +15,7 @@ from vecdb.embedding.base import CachedEmbedder, Embedder
 from vecdb.errors import CollectionNotFound, ModelMismatch, ModelUnavailable
 from vecdb.index.base import IndexConfig
 from vecdb.kept import Kept
+from vecdb.rerank.base import TokenEncoder
 from vecdb.tokenizers import stemmer_version
 
 
@@ -28,6 +29,7 @@ class Definition:
         self.kept = Kept(number)
         self._saved = ""  # the text that config was last read from
         self._embedder = None if embedder is None else CachedEmbedder(embedder)
+        self._token_encoder: TokenEncoder | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -108,6 +110,34 @@ class Definition:
             if self._embedder is None:
                 self._embedder = CachedEmbedder(self._load())
             return self._embedder
+
+    def use_tokens(self, encoder: TokenEncoder) -> None:
+        """Encode tokens with this from now on. Raises ModelMismatch if the stored ones are another's, or there are none."""
+        tokens = self.config.tokens
+        if tokens is None or encoder.name != tokens.encoder:
+            stored = "no token vectors" if tokens is None else f"token vectors of {tokens.encoder!r}"
+            raise ModelMismatch(
+                f"collection {self.name!r} holds {stored}, not of {encoder.name!r}; leave tokens out, or make a new collection"
+            )
+        self._token_encoder = encoder
+
+    def token_encoder(self) -> TokenEncoder | None:
+        """The encoder of the stored token vectors, loaded on first use; None if there are none. Raises ModelUnavailable."""
+        tokens = self.config.tokens
+        if tokens is None or self._token_encoder is not None:
+            return self._token_encoder
+        from vecdb.embedding.late import load_token_encoder, loads_tokens_offline
+
+        if not loads_tokens_offline(tokens.encoder):
+            raise ModelUnavailable(
+                f"the tokens of collection {self.name!r} are encoded by {tokens.encoder!r}, which may reach the network; say "
+                f"that you want that: db.collection({self.name!r}, tokens=…)"
+            )
+        embedder = self.embedder().embedder if self.embeds else None  # one model for both, where it is the same
+        with self._lock:
+            if self._token_encoder is None:
+                self._token_encoder = load_token_encoder(tokens.encoder, model=embedder)
+            return self._token_encoder
 
     def check_model(self, model: str | None) -> None:
         """Raise ModelMismatch if model is named and is not the one whose vectors are stored."""

@@ -16,6 +16,7 @@
     ├── ConfigMismatch                 a collection opened with settings other than those it was made with
     ├── ModelUnavailable               an embedding or reranking model cannot be loaded or reached
     ├── MissingExtra (ImportError)     an optional package is not installed; says the install line
+    ├── RerankStopped                  a reranker ran out of time or was cancelled; the search itself goes on
     ├── StorageError
     │   ├── NotAVecdbFile
     │   ├── NewerFile                  written by a later version of vecdb
@@ -127,6 +128,10 @@ class MissingExtra(VecdbError, ImportError):
     @classmethod
     def of(cls, package: str, *, extra: str, what: str) -> MissingExtra:
         return cls(f"{what} needs the package {package}, which is not installed; run: pip install 'vecdb[{extra}]'")
+
+
+class RerankStopped(VecdbError):
+    pass
 
 
 class StorageError(VecdbError):

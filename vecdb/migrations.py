@@ -98,7 +98,19 @@ def m004_kept(db: apsw.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (m001_first_schema, m002_tuning, m003_links, m004_kept)
+def m005_tokens(db: apsw.Connection) -> None:
+    """Vectors of tokens, for late interaction."""
+    for (number,) in db.execute("SELECT id FROM collections").fetchall():
+        db.execute(f"CREATE TABLE tokens_{number} (row INTEGER PRIMARY KEY, tokens BLOB NOT NULL)")
+
+
+MIGRATIONS: tuple[Callable[[apsw.Connection], None], ...] = (
+    m001_first_schema,
+    m002_tuning,
+    m003_links,
+    m004_kept,
+    m005_tokens,
+)
 VERSION = len(MIGRATIONS)
 
 

@@ -8,6 +8,7 @@ index, the graph) only ever sees rows come and go.
     vectors_7   row, vector: little-endian float32, as sqlite-vec reads it
     fields_7    row, and the texts of the metadata keys that are searched; only where there are such (see TextConfig.fields)
     words_7     FTS5 over texts_7, a view of the records that have text; it keeps no second copy of them
+    tokens_7    row, tokens: vectors of the text's tokens, as rerank/tokens.py writes them; only of collections that keep such
     links_7     source, target (rows), kind, weight, directed; of one kind, two records have one undirected, or one each way
     mentions_7  entity, row: what the texts name
 """
@@ -88,6 +89,7 @@ class Tables:
         self.vectors = f"vectors_{self.collection}"
         self.words = f"words_{self.collection}"
         self.texts_view = f"texts_{self.collection}"
+        self.tokens = f"tokens_{self.collection}"
         self.links = f"links_{self.collection}"
         self.mentions = f"mentions_{self.collection}"
 
@@ -104,6 +106,7 @@ class Tables:
             CREATE INDEX {self.records}_expires ON {self.records} (expires) WHERE expires IS NOT NULL;
             CREATE INDEX {self.records}_hash ON {self.records} (hash) WHERE hash IS NOT NULL;
             CREATE TABLE {self.vectors} (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+            CREATE TABLE {self.tokens} (row INTEGER PRIMARY KEY, tokens BLOB NOT NULL);
             CREATE TABLE {self.links} (
                 source INTEGER NOT NULL, target INTEGER NOT NULL, kind TEXT NOT NULL, weight REAL NOT NULL,
                 directed INTEGER NOT NULL, PRIMARY KEY (source, target, kind)
@@ -139,7 +142,7 @@ class Tables:
 
     def drop(self, db: apsw.Connection) -> None:
         db.execute(f"DROP TABLE {self.words}; DROP VIEW {self.texts_view}; DROP TABLE IF EXISTS {self.searched}")
-        db.execute(f"DROP TABLE {self.vectors}; DROP TABLE {self.records}")
+        db.execute(f"DROP TABLE {self.vectors}; DROP TABLE {self.tokens}; DROP TABLE {self.records}")
         db.execute(f"DROP TABLE {self.links}; DROP TABLE {self.mentions}")
         for table in ("changes", "segments", "sources"):
             db.execute(f"DELETE FROM {table} WHERE collection = ?", (self.collection,))
@@ -148,14 +151,19 @@ class Tables:
     # -- writing
 
     def insert(
-        self, db: apsw.Connection, records: Sequence[StoredRecord], vectors: Iterable[tuple[int, bytes]]
+        self,
+        db: apsw.Connection,
+        records: Sequence[StoredRecord],
+        vectors: Iterable[tuple[int, bytes]],
+        tokens: Iterable[tuple[int, bytes]] = (),
     ) -> None:
-        """Add records, whose rows are consecutive and above all others, and the vectors of some of them."""
+        """Add records, whose rows are consecutive and above all others, and the vectors and token vectors of some of them."""
         if not records:
             return
         first, last = records[0].row, records[-1].row
         db.executemany(f"INSERT INTO {self.records} ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)", records)
         db.executemany(f"INSERT INTO {self.vectors} (row, vector) VALUES (?,?)", vectors)
+        db.executemany(f"INSERT INTO {self.tokens} (row, tokens) VALUES (?,?)", tokens)
         if self._keys:
             marks = ",?" * len(self._keys)
             db.executemany(
@@ -194,6 +202,7 @@ class Tables:
         if self._keys:
             db.execute(f"DELETE FROM {self.searched} WHERE row {_LISTED}", listed)
         db.execute(f"DELETE FROM {self.vectors} WHERE row {_LISTED}", listed)
+        db.execute(f"DELETE FROM {self.tokens} WHERE row {_LISTED}", listed)
         db.execute(f"DELETE FROM {self.records} WHERE row {_LISTED}", listed)
         changes = _ranges("delete", rows)
         ends = [] if keep_links else self._link_ends
@@ -359,6 +368,11 @@ class Tables:
         """The vector of each of these rows that has one."""
         sql = f"SELECT row, vector FROM {self.vectors} WHERE row {_LISTED}"
         return dict(db.execute(sql, (orjson.dumps(rows).decode(),)))
+
+    def tokens_of(self, db: apsw.Connection, rows: Sequence[int]) -> dict[int, bytes]:
+        """The token vectors of each of these rows that has some."""
+        sql = f"SELECT row, tokens FROM {self.tokens} WHERE row {_LISTED}"
+        return dict(db.execute(sql, (orjson.dumps(list(rows)).decode(),)))
 
     def vectors_between(self, db: apsw.Connection, first: int, last: int) -> Iterator[tuple[int, bytes]]:
         sql = f"SELECT row, vector FROM {self.vectors} WHERE row BETWEEN ? AND ? ORDER BY row"

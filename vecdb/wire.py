@@ -21,12 +21,13 @@ import numpy as np
 import orjson
 
 from vecdb import errors
-from vecdb.errors import InvalidInput, InvalidVector, RequestTimeout, ServiceError, VecdbError
+from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector, RequestTimeout, ServiceError, VecdbError
 from vecdb.filters import parse
 from vecdb.metadata import DATE_KEY, encode, iso_text, normalised, plain
 from vecdb.query.fusion import Adaptive, fusion_from_json, fusion_to_json
 from vecdb.query.graph_options import GraphOptions, graph_of
 from vecdb.query.selection import selection_from_json, selection_to_json
+from vecdb.rerank.kinds import RerankSpec
 from vecdb.types import (
     CollectionStats,
     Context,
@@ -47,6 +48,7 @@ from vecdb.types import (
 )
 
 if TYPE_CHECKING:
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.recall import RecallReport
     from vecdb.tuning import CollectionTuning
 
@@ -325,6 +327,16 @@ def tuning_from_wire(value: Wire) -> CollectionTuning:
     return tuning_from_json({name: item for name, item in value.items() if name != "is_stale"})
 
 
+def adaptation_to_wire(adaptation: Adaptation) -> Wire:
+    return {**asdict(adaptation), "is_control_refused": adaptation.is_control_refused}
+
+
+def adaptation_from_wire(value: Wire) -> Adaptation:
+    from vecdb.adaptation.adapting import adaptation_from_json
+
+    return adaptation_from_json(value)
+
+
 def facets_to_wire(facets: Iterable[tuple[Any, int]]) -> Wire:
     """A value that is a date travels as it does in metadata."""
     return {"facets": [{"value": orjson.Fragment(_bare(value)), "count": count} for value, count in facets]}
@@ -369,6 +381,23 @@ _OBJECTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "fusion": (fusion_to_wire, fusion_from_wire),
     "select": (selection_to_wire, selection_from_wire),
 }
+
+
+def rerank_to_wire(rerank: RerankSpec | None) -> Any:
+    """Names and options as they are. Raises InvalidQuery for an object, which is code of the caller's."""
+    if rerank is None or isinstance(rerank, str):
+        return rerank
+    if isinstance(rerank, list | tuple):
+        return [rerank_to_wire(stage) for stage in rerank]
+    if isinstance(rerank, Mapping):
+        try:
+            orjson.dumps(rerank)
+        except TypeError as error:
+            raise InvalidQuery(f"rerank is {rerank!r}; only options that JSON has can be sent to a service") from error
+        return dict(rerank)
+    raise InvalidQuery(
+        f"rerank is {rerank!r}, an object of this process, and cannot be sent; name a kind, or rerank the hits here"
+    )
 
 
 def graph_to_wire(graph: GraphOptions | Mapping[str, Any] | None) -> Wire | None:

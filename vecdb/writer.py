@@ -21,12 +21,15 @@ from vecdb.errors import DuplicateId, InvalidVector, RecordNotFound
 from vecdb.links import Entities
 from vecdb.metadata import decode, encode
 from vecdb.records import Batch
+from vecdb.rerank.tokens import encode_tokens, to_bytes
 from vecdb.storage import Store
 from vecdb.tables import StoredRecord, Tables
 from vecdb.types import WriteResult
 from vecdb.vectors import Matrix, as_matrix, prepared, to_blobs
 
 Progress = Callable[[int, int | None], None]
+
+_ENCODED_AT_ONCE = 256  # texts: vectors of tokens are large until they are coded
 
 
 @dataclass(slots=True)
@@ -42,6 +45,7 @@ class _Prepared:
     dimension: int | None
     model: str | None  # whose vectors the caller says they are
     named: dict[str, tuple[str, ...]]
+    tokens: list[bytes | None]  # of each text, where the collection keeps token vectors
 
 
 class Writer:
@@ -150,7 +154,31 @@ class Writer:
         named: dict[str, tuple[str, ...]] = {}
         if self.entities is not None and callable(self.entities.extractor):
             named = {text: self.entities.of(text, "{}") for text in dict.fromkeys(batch.texts) if text}
-        return _Prepared(batch, blobs, hashes, dimension, model, named)
+        return _Prepared(batch, blobs, hashes, dimension, model, named, self._encoded(batch))
+
+    def _encoded(self, batch: Batch) -> list[bytes | None]:
+        """Token vectors of the texts. A record whose text stays keeps those that it has."""
+        config, encoder = self._definition.config.tokens, self._definition.token_encoder()
+        made: list[bytes | None] = [None] * len(batch)
+        if config is None or encoder is None:
+            return made
+        with self._store.snapshot() as db:
+            old = self._tables.by_ids(db, batch.ids)
+            same = {p: old[id].row for p, id in enumerate(batch.ids) if id in old and old[id].text == batch.texts[p]}
+            known = self._tables.tokens_of(db, list(same.values()))
+        places: dict[str, list[int]] = {}
+        for position, text in enumerate(batch.texts):
+            made[position] = known.get(same.get(position, -1))
+            if text and made[position] is None:
+                places.setdefault(text, []).append(position)
+        texts = list(places)
+        for start in range(0, len(texts), _ENCODED_AT_ONCE):
+            part = texts[start : start + _ENCODED_AT_ONCE]
+            for text, vectors in zip(part, encoder.encode_documents(part)):
+                blob = to_bytes(encode_tokens(vectors, config.codec))
+                for position in places[text]:
+                    made[position] = blob
+        return made
 
     def _embed(
         self, batch: Batch, blobs: list[bytes | None], hashes: list[bytes | None], progress: Progress | None
@@ -244,7 +272,8 @@ class Writer:
             for i, p in enumerate(positions)
         ]
         blobs = ((first + i, blob) for i, p in enumerate(positions) if (blob := ready.blobs[p]) is not None)
-        self._tables.insert(db, records, blobs)
+        tokens = ((first + i, blob) for i, p in enumerate(positions) if (blob := ready.tokens[p]) is not None)
+        self._tables.insert(db, records, blobs, tokens)
         return {record.id: record.row for record in records}
 
     def _replace(self, db: apsw.Connection, ready: _Prepared, old: dict[str, StoredRecord]) -> WriteResult:
@@ -269,6 +298,10 @@ class Writer:
                 updated += alive
                 if before is not None:
                     gone[id] = before.row
+                    if (
+                        before.text == batch.texts[position] and ready.tokens[position] is None
+                    ):  # an update without its text
+                        ready.tokens[position] = self._tables.tokens_of(db, [before.row]).get(before.row)
                 continue
             after = before._replace(
                 parent=batch.parents[position],

@@ -19,7 +19,7 @@ def candidate_lists(name: str, vector_run: str, text_run: str = "bm25") -> Lists
     """The lists of runs/*.tsv.gz, judged by every judgement there is, also of passages that are not in the pool."""
     judged = load(name)
     folder = data_folder() / "text" / name
-    by_vector, by_text = (_run(folder / "runs" / f"{run}.tsv.gz") for run in (vector_run, text_run))
+    by_vector, by_text = (read_run(folder / "runs" / f"{run}.tsv.gz") for run in (vector_run, text_run))
     grades = _all_grades(folder / "qrels" / "test.full.tsv")
     evidence = evidence_of(judged)
     queries, judgements = [], []
@@ -35,7 +35,7 @@ def candidate_lists(name: str, vector_run: str, text_run: str = "bm25") -> Lists
     return Lists(f"{name} ({vector_run} + {text_run})", len(judged.ids), queries, judgements)
 
 
-def _run(path: Path) -> dict[str, list[tuple[str, float]]]:
+def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     found: dict[str, list[tuple[str, float]]] = {}
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         next(lines)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ READS: list[tuple[str, str, Any]] = [
     ("GET", "/v1/collections/{name}/check", None),
     ("GET", "/v1/collections/{name}/tuning", None),
     ("GET", "/v1/collections/{name}/queries", None),
+    ("GET", "/v1/collections/{name}/adapter", None),
     ("POST", "/v1/collections/{name}/warm", None),
     ("POST", "/v1/collections", {"name": "{name}", "create": False}),
 ]
@@ -128,6 +130,8 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/collections/{name}/queries/delete", {"name": "nothing"}),
     ("POST", "/v1/collections/{name}/optimize", None),
     ("POST", "/v1/collections/{name}/tune", {"budget_s": 0.01}),
+    ("POST", "/v1/collections/{name}/adapt", {}),
+    ("DELETE", "/v1/collections/{name}/adapter", None),
     ("DELETE", "/v1/collections/{name}", None),
 ]
 WHOLE: list[tuple[str, str, Any]] = [("GET", "/v1/check", None), ("GET", "/metrics", None)]
@@ -150,7 +154,7 @@ def send(http: Any, method: str, path: str, body: Any, name: str, key: str | Non
 def test_every_route_is_in_one_list_of_these_tests(http: Any) -> None:
     """So that a new route cannot forget its key."""
     tested = {(method, path) for method, path, _ in [*READS, *WRITES, *WHOLE, *OPEN]}
-    tested = {(method, path.replace("/a", "/{id}").replace("/nothing", "/{id}")) for method, path in tested}
+    tested = {(method, re.sub("/(a|nothing)$", "/{id}", path)) for method, path in tested}
     tested |= {("GET", "/v1"), ("GET", "/v1/collections")}
     described = {
         (method.upper(), path) for path, item in http.get("/openapi.json").json()["paths"].items() for method in item

@@ -1,4 +1,4 @@
-"""vecdb collections, drop, stats, tune, check, version."""
+"""vecdb collections, drop, stats, tune, adapt, check, version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vecdb.cli.output import emit, print_table, talk
 
 def add_to(app: typer.Typer) -> None:
     app.command("collections")(list_collections)
-    for command in (stats, tune, check, drop, version):
+    for command in (stats, tune, adapt, check, drop, version):
         app.command()(command)
 
 
@@ -77,6 +77,34 @@ def tune(
             tuning = docs.tuning or tuning
     print(tuning) if plain else emit(tuning_to_wire(tuning))
     if not tuning.is_reached:
+        raise typer.Exit(1)
+
+
+def adapt(
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    sample: Annotated[int, typer.Option("--sample", help="How many records to learn and judge by.")] = 2_500,
+    budget_s: Annotated[float, typer.Option("--budget", help="Seconds that it may take.")] = 60.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn.")] = 0,
+    apply: Annotated[bool, typer.Option("--apply", help="Search by the map from now on, if it is accepted.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Learn nothing: take back the map that is in use.")] = False,
+    plain: Plain = False,
+) -> None:
+    """Learn from a collection's own documents to find them better by meaning. Exits with 1 if what was learned does not help.
+
+    \b
+    vecdb adapt --collection notes --apply --plain
+    vecdb adapt --collection notes --reset
+    """
+    from vecdb.wire import adaptation_to_wire
+
+    with open_collection(db, collection, read_only=False) as docs:
+        if reset:
+            emit({"reset": docs.reset_adapter()})
+            return
+        adaptation = docs.adapt(sample=sample, budget_s=budget_s, seed=seed, apply=apply)
+    print(adaptation) if plain else emit(adaptation_to_wire(adaptation))
+    if not adaptation.is_accepted:
         raise typer.Exit(1)
 
 

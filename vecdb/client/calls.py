@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vecdb import wire
-from vecdb.config import CollectionConfig, TextConfig, checked_synonyms
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig, checked_synonyms
 from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
 from vecdb.index.base import IndexConfig
 from vecdb.links import link_lines
@@ -36,6 +36,7 @@ from vecdb.vectors import as_matrix
 from vecdb.wire import Wire
 
 if TYPE_CHECKING:
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
     from vecdb.tuning import CollectionTuning
@@ -109,6 +110,7 @@ def open_collection(
     embed: Any,
     text: TextConfig | str | None,
     index: IndexConfig | None,
+    tokens: Any,
     create: bool,
 ) -> Call[Described]:
     """Raises InvalidInput for an embedder that is an object or a function: the service embeds by itself."""
@@ -117,11 +119,19 @@ def open_collection(
             f"embed is of type {type(embed).__name__}, which cannot be sent; name a model that the service has, such as "
             "'default', or embed here and give vectors="
         )
+    if tokens is not None and not isinstance(tokens, str | Mapping | TokenConfig):
+        raise InvalidInput(
+            f"tokens is of type {type(tokens).__name__}, which cannot be sent; name an encoder, such as 'default'"
+        )
     body: Wire = {"name": name, "create": create}
     given = {"dimension": dimension, "metric": metric, "embed": embed}
     body.update({key: value for key, value in given.items() if value is not None})
     if text is not None:
         body["text"] = asdict(text) if isinstance(text, TextConfig) else text
+    if tokens is not None:
+        body["tokens"] = (
+            {"encoder": tokens.encoder, "codec": tokens.codec} if isinstance(tokens, TokenConfig) else tokens
+        )
     if index is not None:
         body["index"] = CollectionConfig(index=index).as_json()["index"]
     return Call("POST", "/v1/collections", _described, _json(body))
@@ -362,6 +372,22 @@ def tune(
     return Call("POST", f"{_path(name)}/tune", wire.tuning_from_wire, _json(body))
 
 
+def adapt(name: str, *, sample: int, budget_s: float, seed: int, apply: bool) -> Call[Adaptation]:
+    body: Wire = {"sample": sample, "budget_s": budget_s, "seed": seed, "apply": apply}
+    return Call("POST", f"{_path(name)}/adapt", wire.adaptation_from_wire, _json(body))
+
+
+def adapter(name: str) -> Call[Adaptation | None]:
+    def read(value: Wire) -> Adaptation | None:
+        return None if value["adapter"] is None else wire.adaptation_from_wire(value["adapter"])
+
+    return Call("GET", f"{_path(name)}/adapter", read, is_safe=True)
+
+
+def reset_adapter(name: str) -> Call[bool]:
+    return Call("DELETE", f"{_path(name)}/adapter", lambda value: bool(value["reset"]))
+
+
 def tuning(name: str) -> Call[CollectionTuning | None]:
     def read(value: Wire) -> CollectionTuning | None:
         return None if value["tuning"] is None else wire.tuning_from_wire(value["tuning"])
@@ -499,11 +525,9 @@ def _matrix(vector: Any) -> tuple[Any, bool]:
 
 
 def _search_options(options: Wire) -> Wire:
-    """options as they travel. Raises InvalidQuery for a reranker, which is code of the caller's."""
-    if options.pop("rerank", None) is not None:
-        raise InvalidQuery(
-            "rerank is an object of this process and cannot be sent; search without it, then rerank the hits here"
-        )
+    """options as they travel. Raises InvalidQuery for what is code of the caller's."""
+    if "rerank" in options:
+        options["rerank"] = wire.rerank_to_wire(options["rerank"])
     if "where" in options:
         options["where"] = wire.filter_to_wire(options["where"])
     if "graph" in options:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from vecdb.client import calls
 from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import Sender
-from vecdb.config import CollectionConfig, TextConfig
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.records import Columns
@@ -32,6 +32,7 @@ from vecdb.types import (
 if TYPE_CHECKING:
     import httpx2
 
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
@@ -73,14 +74,22 @@ class RemoteDatabase:
         embed: str | None = None,
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
+        tokens: str | TokenConfig | None = None,
         create: bool = True,
     ) -> RemoteCollection:
         """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).
 
-        embed: a model that the service has. create=False and absent: CollectionNotFound.
+        embed, tokens: models that the service has. create=False and absent: CollectionNotFound.
         """
         call = calls.open_collection(
-            name, dimension=dimension, metric=metric, embed=embed, text=text, index=index, create=create
+            name,
+            dimension=dimension,
+            metric=metric,
+            embed=embed,
+            text=text,
+            index=index,
+            tokens=tokens,
+            create=create,
         )
         return RemoteCollection(self, self.send(call))
 
@@ -364,7 +373,7 @@ class RemoteCollection:
     ) -> Any:
         """As Collection.search: Hits for one query, a list of Hits for a batch.
 
-        Raises InvalidQuery for a reranker or a fusion of the caller's own: they are code, and cannot be sent.
+        Raises InvalidQuery for a reranker or a fusion that is an object of the caller's own: code cannot be sent.
         """
         asked = calls.given(cursor=cursor, model=model, **options)
         return self._database.send(calls.search(self.name, query, vector, asked))
@@ -537,6 +546,20 @@ class RemoteCollection:
         """As Collection.tune; the service cuts budget_s to what its requests may take, and the result says to what."""
         call = calls.tune(self.name, target_recall, k=k, budget_s=budget_s, queries=queries, apply=apply)
         return self._database.send(call)
+
+    def adapt(self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True) -> Adaptation:
+        """As Collection.adapt; the service cuts budget_s to what its requests may take."""
+        call = calls.adapt(self.name, sample=sample, budget_s=budget_s, seed=seed, apply=apply)
+        return self._database.send(call)
+
+    @property
+    def adapter(self) -> Adaptation | None:
+        """What is known of the map that searches use; None without one."""
+        return self._database.send(calls.adapter(self.name))
+
+    def reset_adapter(self) -> bool:
+        """Search by query vectors as the model makes them again; whether a map was in use."""
+        return self._database.send(calls.reset_adapter(self.name))
 
     @property
     def tuning(self) -> CollectionTuning | None:

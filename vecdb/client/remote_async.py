@@ -17,7 +17,7 @@ from vecdb.aio import in_thread
 from vecdb.client import calls
 from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import AsyncSender
-from vecdb.config import CollectionConfig, TextConfig
+from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.records import Columns
@@ -39,6 +39,7 @@ from vecdb.types import (
 if TYPE_CHECKING:
     import httpx2
 
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
@@ -80,14 +81,22 @@ class AsyncRemoteDatabase:
         embed: str | None = None,
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
+        tokens: str | TokenConfig | None = None,
         create: bool = True,
     ) -> AsyncRemoteCollection:
         """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).
 
-        embed: a model that the service has. create=False and absent: CollectionNotFound.
+        embed, tokens: models that the service has. create=False and absent: CollectionNotFound.
         """
         call = calls.open_collection(
-            name, dimension=dimension, metric=metric, embed=embed, text=text, index=index, create=create
+            name,
+            dimension=dimension,
+            metric=metric,
+            embed=embed,
+            text=text,
+            index=index,
+            tokens=tokens,
+            create=create,
         )
         return AsyncRemoteCollection(self, await self.send(call))
 
@@ -378,7 +387,7 @@ class AsyncRemoteCollection:
     ) -> Any:
         """As Collection.search: Hits for one query, a list of Hits for a batch.
 
-        Raises InvalidQuery for a reranker or a fusion of the caller's own: they are code, and cannot be sent.
+        Raises InvalidQuery for a reranker or a fusion that is an object of the caller's own: code cannot be sent.
         """
         asked = calls.given(cursor=cursor, model=model, **options)
         return await self._database.send(calls.search(self.name, query, vector, asked))
@@ -550,6 +559,21 @@ class AsyncRemoteCollection:
         """As Collection.tune; the service cuts budget_s to what its requests may take, and the result says to what."""
         call = calls.tune(self.name, target_recall, k=k, budget_s=budget_s, queries=queries, apply=apply)
         return await self._database.send(call)
+
+    async def adapt(
+        self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True
+    ) -> Adaptation:
+        """As Collection.adapt; the service cuts budget_s to what its requests may take."""
+        call = calls.adapt(self.name, sample=sample, budget_s=budget_s, seed=seed, apply=apply)
+        return await self._database.send(call)
+
+    async def adapter(self) -> Adaptation | None:
+        """As Collection.adapter, but to be called: what is known of the map that searches use; None without one."""
+        return await self._database.send(calls.adapter(self.name))
+
+    async def reset_adapter(self) -> bool:
+        """Search by query vectors as the model makes them again; whether a map was in use."""
+        return await self._database.send(calls.reset_adapter(self.name))
 
     async def tuning(self) -> CollectionTuning | None:
         """As Collection.tuning, but to be called: what the last `tune` measured; None without one."""

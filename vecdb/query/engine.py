@@ -6,7 +6,6 @@ come back, so tracing costs nothing on the way.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from vecdb.adaptation.kept import KeptMap
 from vecdb.definition import Definition
 from vecdb.errors import InvalidInput, InvalidQuery
 from vecdb.filters import And, Node
@@ -28,17 +28,15 @@ from vecdb.query.graph_options import GraphOptions
 from vecdb.query.ranking import Ranking, Rows
 from vecdb.query.request import VECTOR_FIELD, Query, SearchOptions, SearchPlan, cursor_to
 from vecdb.query.retrieval import Retrieval
+from vecdb.query.second_look import SecondLook
 from vecdb.query.selection import Covered, Pool, Selection, name_of
 from vecdb.query.selection.grouping import grouped
 from vecdb.query.shown import Shown
 from vecdb.query.terms import Marks, QueryTerms
-from vecdb.rerank.base import Candidate
 from vecdb.storage import Store
 from vecdb.tables import StoredRecord, Tables
 from vecdb.types import Hit, Hits, StageReport, TraceStep
 from vecdb.vectors import Matrix, as_matrix
-
-_log = logging.getLogger("vecdb")
 
 # The last attempt keeps this process from writing; other processes pause longer between two commits than a query takes.
 _ATTEMPTS = 3
@@ -75,6 +73,8 @@ class Course:
     """How one query went: the list after each stage, in order, and what each stage reported."""
 
     query: Query
+    where: Node | None = None  # the filter that holds, with those of the searches around this one
+    shown: Shown | None = None  # the examples, which are no hits
     prefetched: list[tuple[Ranking, Course]] = field(default_factory=list)  # what each prefetch gave, and how it went
     lists: list[Ranking] = field(default_factory=list)  # first-stage ones
     shares: dict[str, Share] = field(default_factory=dict)  # what each first-stage list added in the fusion
@@ -116,8 +116,10 @@ class Engine:
         self._store = store
         self._tables = tables
         self._definition = definition
+        self.adapter = KeptMap(store, definition)
         self._graph = graph
         self.retrieval = retrieval
+        self._second_look = SecondLook(self._load, definition, retrieval)
 
     def run(self, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
         """The hits of each query. One that lost candidates to a write meanwhile is asked again: it could lack a record
@@ -138,7 +140,7 @@ class Engine:
         """
         where = both(around, options.condition)
         shown = self.shown(options)
-        courses = [Course(query if shown is None else shown.asked(query)) for query in queries]
+        courses = [Course(query if shown is None else shown.asked(query), where, shown) for query in queries]
         for number, step in enumerate(options.steps):
             with InvalidInput.under(prefetch_name(number)):
                 self._prefetch(courses, number, step, options, where, shown)
@@ -155,12 +157,15 @@ class Engine:
                 course.lists = [shown.without(ranking) for ranking in course.lists]
         if len(stages) > 1:
             self._fuse(courses, options)
-        for course in courses:
-            if options.overlay is not None:
-                self._follow_links(course, options.overlay, where, shown)
+        if options.overlay is not None:
+            for course in courses:
+                self._follow_links(course, options.overlay)
+        self._second_look.rank(courses, options)
         booster = Booster(options.lifts, self.retrieval.columns(), time.time()) if options.lifts else None
         for course in courses:
-            self._later_stages(course, options, booster)
+            if booster is not None:
+                self._boost(course, booster)
+            self._later_stages(course, options)
         return courses
 
     def stages_of(self, query: Query, options: SearchOptions) -> tuple[str, ...]:
@@ -202,13 +207,13 @@ class Engine:
         """The examples of a search, looked up; None if it has none."""
         return Shown.of(options, self._store, self._tables, self.retrieval)
 
-    def with_vectors(self, queries: Sequence[Query], options: SearchOptions) -> list[Query]:
+    def looked_for(self, queries: Sequence[Query], options: SearchOptions) -> list[Query]:
         """Queries with the vectors that a search would give them, so that a cursor's fingerprint can be compared."""
         shown = self.shown(options)
         known = list(queries) if shown is None else [shown.asked(query) for query in queries]
         if "vector" not in self.stages_of(known[0], options) or (shown is not None and shown.vector is None):
             return known
-        return [Query(q.text, v) for q, v in zip(known, self.query_vectors(known))]
+        return self.with_vectors(known)
 
     # -- stages ------------------------------------------------------------------------------------------------------------
 
@@ -249,18 +254,20 @@ class Engine:
             self._by_examples(courses, depth, where, options, shown)
             return
         since = time.perf_counter()
-        matrix = self.query_vectors([course.query for course in courses])
+        queries = self.with_vectors([course.query for course in courses])
+        matrix = np.stack([query.vector for query in queries if query.vector is not None])
         if options.steps:
             found = self.retrieval.by_vector_among(matrix, [course.pool for course in courses], options)
         else:
             found = self.retrieval.by_vector(matrix, depth, where, options)
         recalls: Sequence[float | None] = found.recalls or [None] * len(courses)
-        for course, vector, ranking, recall in zip(courses, matrix, found.rankings, recalls):
+        for course, query, ranking, recall in zip(courses, queries, found.rankings, recalls):
             if not options.steps:
                 course.recall = recall
-            course.query = Query(course.query.text, vector)
+            course.query = query
             course.lists.append(ranking)
-            course.report("vector", len(ranking), since, found.detail)
+            mapped = {} if query.adapter is None else {"adapter": query.adapter}
+            course.report("vector", len(ranking), since, {**found.detail, **mapped})
 
     def _by_examples(
         self, courses: list[Course], depth: int, where: Node | None, options: SearchOptions, shown: Shown
@@ -295,11 +302,20 @@ class Engine:
             course.lists.append(ranking)
             course.report("text", len(ranking), since, found.detail)
 
-    def query_vectors(self, queries: Sequence[Query]) -> Matrix:
-        """(B, D): the given vectors, and the texts of those that gave none, embedded together."""
+    def with_vectors(self, queries: Sequence[Query]) -> list[Query]:
+        """The same with a vector each: their texts embedded together, and mapped if the collection keeps an adapter. A vector
+        that was given is taken as it is.
+        """
         texts = [query.text or "" for query in queries if query.vector is None]
-        embedded = iter(self._prepared(self._definition.embedder().embed_queries(texts)) if texts else ())
-        return np.stack([query.vector if query.vector is not None else next(embedded) for query in queries])
+        if not texts:
+            return list(queries)
+        matrix, adapter = self._prepared(self._definition.embedder().embed_queries(texts)), self.adapter.current()
+        version = None
+        if adapter is not None:
+            version, mapped = adapter
+            matrix = self._prepared(mapped(matrix))
+        embedded = iter(matrix)
+        return [q if q.vector is not None else Query(q.text, next(embedded), version) for q in queries]
 
     def _prepared(self, vectors: Matrix) -> Matrix:
         matrix = np.ascontiguousarray(vectors, dtype=np.float32)
@@ -316,20 +332,16 @@ class Engine:
             detail = {"kind": type(fusion).__name__.lower(), **fused.detail}
             course.report("fusion", len(fused.ranking), since, detail)
 
-    def _follow_links(self, course: Course, options: GraphOptions, where: Node | None, shown: Shown | None) -> None:
+    def _follow_links(self, course: Course, options: GraphOptions) -> None:
         since = time.perf_counter()
-        ranking, detail, explain = self._graph.ranked(course.last, options, where)
-        if shown is not None:  # links lead to examples, too
-            ranking = shown.without(ranking)
+        ranking, detail, explain = self._graph.ranked(course.last, options, course.where)
+        if course.shown is not None:  # links lead to examples, too
+            ranking = course.shown.without(ranking)
         course.stages.append(ranking)
         course.explain[ranking.name] = explain
         course.report(ranking.name, len(ranking), since, detail)
 
-    def _later_stages(self, course: Course, options: SearchOptions, booster: Booster | None) -> None:
-        if options.rerank is not None:
-            self._rerank(course, options)
-        if booster is not None:
-            self._boost(course, booster)
+    def _later_stages(self, course: Course, options: SearchOptions) -> None:
         if options.min_score is not None:
             since = time.perf_counter()
             good = np.flatnonzero(course.last.scores >= options.min_score)
@@ -339,30 +351,6 @@ class Engine:
             self._select(course, options)
         if options.group_by is not None:
             self._group(course, options)
-
-    def _rerank(self, course: Course, options: SearchOptions) -> None:
-        """A second look at the best candidates. A reranker that fails leaves the order as it was, and says so in the trace."""
-        since = time.perf_counter()
-        assert options.rerank is not None
-        pool = course.last.first(options.depth(1))
-        self._load(course, pool.rows.tolist())
-        pool = pool.taken([place for place, row in enumerate(pool.rows.tolist()) if row in course.records])
-        records = [course.records[row] for row in pool.rows.tolist()]
-        candidates = [Candidate(r.id, r.text, float(s), decode(r.metadata)) for r, s in zip(records, pool.scores)]
-        try:
-            order = list(options.rerank.rerank(course.query.text or "", candidates, options.reranked))
-            places = np.array([r.position for r in order], dtype=np.int64)
-            if len(np.unique(places)) != len(places) or (
-                len(places) and not 0 <= places.min() <= places.max() < len(pool)
-            ):
-                raise InvalidQuery("the reranker gave a position twice, or one that is no candidate's")
-        except Exception as error:  # whatever a model does: the first stage's answer is still an answer
-            _log.warning("the reranker failed, keeping the first stage's order: %s", error)
-            course.report("rerank", len(pool), since, {"failed": f"{type(error).__name__}: {error}"})
-            return
-        scores = np.array([r.score for r in order], dtype=np.float64)
-        course.stages.append(Ranking("rerank", pool.rows[places], scores))
-        course.report("rerank", len(order), since, {"looked_at": len(pool)})
 
     def _boost(self, course: Course, booster: Booster) -> None:
         since = time.perf_counter()

@@ -22,6 +22,7 @@ from vecdb.query.examples import SCANNED
 from vecdb.query.fusion import fusion_of
 from vecdb.query.plan_data import as_data
 from vecdb.query.request import Query, SearchOptions
+from vecdb.query.second_look import rerank_name
 from vecdb.query.selection import name_of
 from vecdb.types import Plan, PlannedStage
 
@@ -56,8 +57,9 @@ def plan_of(
         stages.append(PlannedStage(prefetch_name(number), "search", why, None, {"k": step.k}, inner.stages))
     if "vector" in lists:
         if query.vector is None and options.examples is None:
-            why = "the query is text and the collection has a model"
-            stages.append(PlannedStage("embed", definition.config.model or "model", why))
+            why, adapter = "the query is text and the collection has a model", engine.adapter.current()
+            told = {} if adapter is None else {"adapter": adapter[0]}
+            stages.append(PlannedStage("embed", definition.config.model or "model", why, None, told))
         stages.append(_vector(snapshot, allowed, definition, depth, options))
     if "text" in lists:
         stages.append(_text(engine, query.text or "", depth, options))
@@ -133,12 +135,12 @@ def _after(lists: tuple[str, ...], options: SearchOptions) -> Iterator[PlannedSt
         yield PlannedStage("fusion", type(fusion).__name__.lower(), "there are several lists", None, weights)
     if options.overlay is not None:
         yield PlannedStage("graph", "pagerank", "graph was given", None, asdict(options.overlay))
-    if options.rerank is not None:
-        pool = {"candidates": options.depth(1)}
-        yield PlannedStage("rerank", type(options.rerank).__name__, "a reranker was given", None, pool)
+    for number, stage in enumerate(options.stages):
+        pool = {"candidates": stage.top or options.depth(1)}
+        why = "a reranker was given" if number == 0 else "another reranker was given"
+        yield PlannedStage(rerank_name(number), stage.name, why, None, pool)
     if options.boosts:
-        told = {"boosts": as_data(options.boosts)}
-        yield PlannedStage("boosts", "typed columns", "boosts were given", None, told)
+        yield PlannedStage("boosts", "typed columns", "boosts were given", None, {"boosts": as_data(options.boosts)})
     if options.min_score is not None:
         yield PlannedStage("min_score", "cut", "min_score was given", None, {"min_score": options.min_score})
     if (selector := options.selector) is not None:

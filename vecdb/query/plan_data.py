@@ -46,7 +46,7 @@ def _as_json(value: Any) -> Any:
         return selection_to_json(value)
     if callable(getattr(value, "rerank", None)):
         raise InvalidQuery(
-            "rerank is an object of this process and cannot be sent; search without it, then rerank the hits here"
+            f"rerank is {value!r}, an object of this process, and cannot be sent; name a kind, or rerank the hits here"
         )
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)

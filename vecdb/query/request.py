@@ -23,7 +23,7 @@ from vecdb.query.fusion import Fusion, fusion_of
 from vecdb.query.graph_options import GraphOptions, graph_of
 from vecdb.query.selection import MOST_IN_POOL, Selector, name_of, selector_of
 from vecdb.query.snippets import SnippetOptions
-from vecdb.rerank.base import Reranker
+from vecdb.rerank.kinds import RerankSpec, Stage, stages_of
 from vecdb.types import DERIVED_FIELDS, Filter, Mode, Vector
 
 Syntax = Literal["plain", "query"]
@@ -53,7 +53,7 @@ class SearchKeywords(TypedDict, total=False):
     select: str | Mapping[str, Any] | Selector
     min_score: float | None
     offset: int
-    rerank: Reranker | None
+    rerank: RerankSpec | None
     candidates: int | None
     vectors: bool
     synonyms: Synonyms | None
@@ -86,7 +86,7 @@ class SearchOptions:
     select: str | Mapping[str, Any] | Selector = "topk"
     min_score: float | None = None
     offset: int = 0
-    rerank: Reranker | None = None
+    rerank: RerankSpec | None = None
     candidates: int | None = None
     vectors: bool = False
     synonyms: Synonyms | None = None
@@ -131,10 +131,9 @@ class SearchOptions:
                 "ask for fewer, or leave out select",
                 path="select",
             )
-        if self.rerank is not None and not callable(getattr(self.rerank, "rerank", None)):
-            raise InvalidQuery(
-                f"rerank is {self.rerank!r}; give an object with rerank(query, candidates, k)", path="rerank"
-            )
+        if self.rerank is not None:
+            with InvalidInput.under("rerank"):
+                _ = self.stages
 
     def _check_parts(self) -> None:
         """Those options that are values of their own become such values."""
@@ -209,6 +208,11 @@ class SearchOptions:
         return self.recommend if self.recommend is not None else self.discover  # type: ignore[return-value]
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The rerankers, in order. Raises InvalidQuery."""
+        return stages_of(self.rerank)
+
+    @property
     def snippet_options(self) -> SnippetOptions | None:
         """How snippets are made; None if none are asked for."""
         if isinstance(self.snippets, SnippetOptions):
@@ -244,7 +248,7 @@ class SearchOptions:
             return max(self.candidates, self.wanted)
         depth = self.wanted if lists == 1 else fusion_of(self.fusion, lists).pool(self.wanted)
         if self.rerank is not None:
-            depth = max(depth, 50, 5 * self.wanted)
+            depth = max(depth, 50, 5 * self.wanted, *(stage.top or 0 for stage in self.stages))
         if (selector := self.selector) is not None:
             depth = max(depth, selector.pool)
         if self.overlay is not None:
@@ -303,10 +307,11 @@ _PLAIN = {field.name: field.default for field in fields(SearchPlan)}
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query: text, a prepared (D,) vector, or both."""
+    """One query: text, a prepared (D,) vector, or both. adapter: version of the map that made the vector; None without one."""
 
     text: str | None = None
     vector: Vector | None = attribute(default=None, compare=False)
+    adapter: str | None = attribute(default=None, compare=False)
 
 
 def options_of(given: Mapping[str, Any]) -> SearchOptions:

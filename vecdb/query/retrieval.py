@@ -25,6 +25,7 @@ from vecdb.query.ranking import Ranking, Rows, Scores, ranked
 from vecdb.query.request import VECTOR_FIELD, SearchOptions
 from vecdb.query.snippets import SnippetOptions, snippet
 from vecdb.query.terms import Marks, QueryTerms, Thesaurus, corrected, marks_of_syntax, terms_of
+from vecdb.rerank.tokens import Tokens, from_bytes
 from vecdb.storage import Store
 from vecdb.tables import Tables
 from vecdb.types import Metric, Vector
@@ -439,6 +440,18 @@ class Retrieval:
             return [None] * len(rows)
         found = dict(zip(blobs, from_blobs(list(blobs.values()), len(next(iter(blobs.values()))) // 4)))
         return [found.get(row) for row in rows]
+
+    def tokens_of(self, rows: Sequence[int]) -> list[Tokens | None]:
+        """The stored token vectors of each of these rows; None for a record that has none."""
+        config = self._definition.config.tokens
+        if config is None or config.dimension is None:
+            return [None] * len(rows)
+        with self._store.read() as db:
+            blobs = self._tables.tokens_of(db, rows)
+        return [
+            from_bytes(blob, config.dimension, config.codec) if (blob := blobs.get(row)) is not None else None
+            for row in rows
+        ]
 
     def matches(self, row: int, where: Node) -> bool:
         """Whether a record satisfies a filter."""

@@ -318,7 +318,9 @@ class _Search:
         assert rank is not None
         if name == "fusion":
             return _Miss("fusion", "the fusion left it out", {"fusion": "rrf"}, rank)  # which leaves out none
-        stage = {"min_score": self._below, "select": self._unchosen, "group": self._crowded, "rerank": self._outranked}
+        if name.startswith("rerank"):
+            return self._outranked(name, rank, course, options)
+        stage = {"min_score": self._below, "select": self._unchosen, "group": self._crowded}
         return stage[name](rank, before, course, options)
 
     def _below(self, rank: int, before: Ranking, course: Course, options: SearchOptions) -> _Miss:
@@ -346,15 +348,16 @@ class _Search:
         reason = f"{options.per_group} better hit(s) of the same {key} ({group}) were kept"
         return _Miss("group", reason, {"per_group": place}, rank)
 
-    def _outranked(self, rank: int, before: Ranking, course: Course, options: SearchOptions) -> _Miss:
-        looked_at = next(r.detail["looked_at"] for r in course.reports if r.stage == "rerank")
+    def _outranked(self, name: str, rank: int, course: Course, options: SearchOptions) -> _Miss:
+        looked_at = next(r.detail["looked_at"] for r in course.reports if r.stage == name)
         if rank > looked_at:
-            reason = f"it is number {rank} of the first stage; the reranker looked at {looked_at}"
-            return _Miss("rerank", reason, {"candidates": rank}, rank)
+            reason = f"it is number {rank} of the stage before; the reranker looked at {looked_at}"
+            bounded = any(stage.top is not None for stage in options.stages)
+            return _Miss(name, reason, {"rerank": None} if bounded else {"candidates": rank}, rank)
         # How many it gives depends on k; a reranker that gave fewer than it was asked for will never give this one.
-        gave = len(next(ranking for ranking in course.stages if ranking.name == "rerank"))
+        gave = len(next(ranking for ranking in course.stages if ranking.name == name))
         change: Change = {"k": 2 * options.k} if gave >= options.reranked else {"rerank": None}
-        return _Miss("rerank", "the reranker did not rank it among the best", change, rank)
+        return _Miss(name, "the reranker did not rank it among the best", change, rank)
 
 
 def _data(step: SearchPlan, change: Change | None = None) -> dict[str, Any]:

@@ -1,0 +1,176 @@
+"""Heads on the frozen default encoder: what training one is worth, and whether a deeper one trains better (arXiv 2510.12327).
+
+Fitted on SciFact's training claims; each kind's learning rate is the best of three on DL21; then seeds, and collections that
+neither was fitted nor tuned on. Every head begins as the same projection onto the main directions of the states.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bench.data import data_folder
+from bench.rerank.states import States, hybrid, states_of
+from bench.retrieval.sets import Judged, Lists, lists_of, load, vectors_of
+from vecdb.evaluation import evaluate_run
+from vecdb.index.maxsim import maxsim
+from vecdb.judged import load_judged
+from vecdb.rerank.projection import Head, HeadConfig
+from vecdb.rerank.training.projection import Recipe, Slate, train_head
+
+Line = dict[str, Any]
+
+KINDS: dict[str, HeadConfig] = {
+    "linear": HeadConfig("linear"),
+    "ffn": HeadConfig("ffn", residual=False),
+    "ffn+skip": HeadConfig("ffn"),
+    "glu+skip": HeadConfig("glu"),
+    "relu+skip": HeadConfig("ffn", activation="relu"),
+}
+RATES = (1e-4, 3e-4, 1e-3)
+TUNED_ON = "msmarco-dl21"
+_NEGATIVES = 15
+_LOOKED_AT = 50
+
+
+@dataclass(frozen=True)
+class Set:
+    """A judged collection whose candidates are reranked."""
+
+    name: str
+    lists: Lists
+    candidates: list[list[tuple[int, float]]]
+    states: States
+
+    @classmethod
+    def of(cls, name: str) -> Set:
+        judged = load(name)
+        lists = lists_of(judged)
+        candidates = hybrid(lists)
+        wanted = [document for query in candidates for document, _ in query[:_LOOKED_AT]]
+        return cls(name, lists, candidates, states_of(judged, wanted, list(judged.queries.values()), "lists"))
+
+    def ndcg(self, orders: Sequence[Sequence[tuple[int, float]]]) -> dict[str, float]:
+        """nDCG@10 of each query."""
+        qrels = {
+            q.id: {str(d): g for d, g in grades.items()} for q, grades in zip(self.lists.queries, self.lists.grades)
+        }
+        run = {q.id: [(str(d), float(s)) for d, s in order] for q, order in zip(self.lists.queries, orders)}
+        found = evaluate_run(run, qrels, measures=("nDCG@10",))
+        return {query: values["nDCG@10"] for query, values in found.per_query.items()}
+
+    def reranked(self, head: Head | None) -> list[list[tuple[int, float]]]:
+        """By MaxSim; head None: of the states themselves, at unit length."""
+        from vecdb.rerank.projection import unit
+
+        project = unit if head is None else head.project
+        vectors = {d: project(s.astype(np.float32)) for d, s in self.states.documents.items()}
+        orders = []
+        for query, candidates in zip(self.states.queries, self.candidates):
+            documents = [document for document, _ in candidates[:_LOOKED_AT]]
+            parts = [vectors[document] for document in documents]
+            ends = np.cumsum([0] + [len(part) for part in parts]).astype(np.int64)
+            scores = maxsim(project(query.astype(np.float32)), np.concatenate(parts), ends)
+            orders.append(sorted(zip(documents, scores.tolist()), key=lambda item: -item[1])[:10])
+        return orders
+
+
+def slates_of_scifact() -> list[Slate]:
+    """The training claims, each with its evidence and the nearest other abstracts."""
+    judged = load("scifact")
+    train = load_judged(data_folder() / "text" / "scifact", split="train")
+    texts = list(train.queries.values())
+    from vecdb.embedding.minilm import MiniLM
+
+    documents, _ = vectors_of(judged)
+    nearest = np.argsort(-(MiniLM().embed_documents(texts) @ documents.T), axis=1)[:, : _NEGATIVES + 5]
+    place = {id: i for i, id in enumerate(judged.ids)}
+    lists = []
+    for query, near in zip(train.queries, nearest.tolist()):
+        good = [place[d] for d, grade in train.qrels[query].items() if grade > 0 and d in place]
+        others = [d for d in near if d not in good][:_NEGATIVES]
+        lists.append((good + others, np.array([1.0] * len(good) + [0.0] * len(others))))
+    wanted = [document for found, _ in lists for document in found]
+    states = states_of(judged, wanted, texts, "train")
+    return [
+        Slate(query, [states.documents[d] for d in found], targets)
+        for query, (found, targets) in zip(states.queries, lists)
+    ]
+
+
+def slates_of_lists(judged: Set) -> list[Slate]:
+    """The candidates of judged queries with their grades, 0 where nobody judged them."""
+    slates = []
+    for query, candidates, grades in zip(judged.states.queries, judged.candidates, judged.lists.grades):
+        found = [document for document, _ in candidates[:_LOOKED_AT]]
+        targets = np.array([max(0, grades.get(document, 0)) for document in found], dtype=np.float64)
+        slates.append(Slate(query, [judged.states.documents[d] for d in found], targets))
+    return slates
+
+
+def study(names: Sequence[str], seeds: int, steps: int) -> Iterator[Line]:
+    """A line for each kind and rate on the set that is tuned on, then for each kind and seed on the others."""
+    slates, tuned_on = slates_of_scifact(), Set.of(TUNED_ON)
+    recipe = Recipe(steps=steps)
+    rates: dict[str, float] = {}
+    for kind, config in KINDS.items():
+        means = {}
+        for rate in RATES:
+            head, seconds = _timed(config, slates, replace(recipe, rate=rate))
+            means[rate] = _mean(tuned_on, head)
+            yield {"step": "rate", "kind": kind, "rate": rate, "set": TUNED_ON, "ndcg": means[rate], "train_s": seconds}
+        rates[kind] = max(means, key=lambda rate: means[rate])
+    sets = [Set.of(name) for name in names]
+    for one in sets:
+        first = one.ndcg([candidates[:10] for candidates in one.candidates])
+        yield {"step": "first", "set": one.name, "ndcg": _average(first)}
+        yield {"step": "states", "set": one.name, "ndcg": _mean(one, None)}
+        start = train_head(KINDS["linear"], slates, replace(recipe, steps=1, rate=1e-12))
+        yield {"step": "pca", "set": one.name, "ndcg": _mean(one, start)}
+    variants = {kind: (config, steps, rates[kind]) for kind, config in KINDS.items()}
+    variants["linear, twice as long"] = (KINDS["linear"], 2 * steps, rates["linear"])
+    for kind, (config, long, rate) in variants.items():
+        for seed in range(seeds):
+            head, seconds = _timed(config, slates, replace(recipe, steps=long, rate=rate, seed=seed))
+            for one in sets:
+                yield {
+                    "step": "seed",
+                    "kind": kind,
+                    "seed": seed,
+                    "rate": rate,
+                    "set": one.name,
+                    "ndcg": _mean(one, head),
+                }
+
+
+def train_default(out: str, steps: int, rate: float) -> Head:
+    """The head that ships: fitted on SciFact's training claims and DL21's judged lists, folded into one matrix."""
+    slates = slates_of_scifact() + slates_of_lists(Set.of(TUNED_ON)) * 4  # 53 queries beside 809
+    head = train_head(KINDS["linear"], slates, Recipe(steps=steps, rate=rate), version="v1").fold()
+    facts = {**head.facts, "data": "SciFact train, TREC DL 2021 judged lists"}
+    half = {name: matrix.astype(np.float16).astype(np.float32) for name, matrix in head.weights.items()}
+    kept = Head(head.config, half, head.version, facts)
+    kept.save(out)
+    return kept
+
+
+def _timed(config: HeadConfig, slates: Sequence[Slate], recipe: Recipe) -> tuple[Head, float]:
+    since = time.process_time()
+    head = train_head(config, slates, recipe)
+    return head, time.process_time() - since
+
+
+def _mean(judged: Set, head: Head | None) -> float:
+    return _average(judged.ndcg(judged.reranked(head)))
+
+
+def _average(values: dict[str, float]) -> float:
+    return float(np.mean(list(values.values())))
+
+
+def describe(judged: Judged) -> str:
+    return f"{judged.name}: {len(judged.texts):,} documents, {len(judged.queries)} queries"

@@ -1,0 +1,179 @@
+"""The command line of `bench rerank`.
+
+maxsim    the kernels against the arithmetic limit            quality   orders of the same candidates, on judged collections
+pruning   alpha and beta on DL21 and DL19 lists               heads     kinds of projection heads over seeds
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.machine import describe_run, result_path, results_folder
+from bench.report import Cell, Table, show_markdown, show_tables
+
+Line = dict[str, Any]
+
+PARTS = ("maxsim", "quality", "pruning", "heads")
+SETS = ("nfcorpus-bow", "dbpedia-50", "cosqa", "cranfield", "scifact", "msmarco-dl19")
+HELD_OUT = ("nfcorpus-bow", "dbpedia-50", "cosqa")
+_RUNS = ("msmarco-dl21", "msmarco-dl19")  # the first is tuned on
+
+
+def main(arguments: Sequence[str]) -> int:
+    given = _arguments(arguments)
+    if given.train is not None:
+        from bench.rerank.heads import train_default
+
+        head = train_default(str(given.train), given.steps, given.rate)
+        print(json.dumps({"version": head.version, **head.facts}))
+        return 0
+    if given.show is not None:
+        lines = [json.loads(line) for line in given.show.read_text().splitlines()]
+    else:
+        lines = _measured(given)
+    (show_markdown if given.markdown else show_tables)(tables(lines), [])
+    return 0
+
+
+def _measured(given: argparse.Namespace) -> list[Line]:
+    described = describe_run("rerank")
+    path = result_path(given.out or results_folder(whole=set(given.parts) == set(PARTS)), "rerank")
+    lines: list[Line] = []
+    for part in given.parts:
+        for line in _PARTS[part](given):
+            lines.append({**described, "part": part, **line})
+            path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+            shown = {name: value for name, value in line.items() if name in ("set", "way", "kind", "ndcg", "ms")}
+            print(f"{part}: {shown}", file=sys.stderr)
+    print(path, file=sys.stderr)
+    return lines
+
+
+def _maxsim(given: argparse.Namespace) -> Iterator[Line]:
+    from bench.rerank.kernels import measure
+
+    yield from measure()
+
+
+def _quality(given: argparse.Namespace) -> Iterator[Line]:
+    from bench.rerank.quality import compared, encoding_ms
+
+    yield from encoding_ms(given.sets)
+    for name in given.sets:
+        yield from compared(name)
+
+
+def _pruning(given: argparse.Namespace) -> Iterator[Line]:
+    from bench.rerank.quality import pruning
+
+    for name in _RUNS:
+        yield from pruning(name, given.run)
+
+
+def _heads(given: argparse.Namespace) -> Iterator[Line]:
+    from bench.rerank.heads import study
+
+    yield from study(HELD_OUT, given.seeds, given.steps)
+
+
+_PARTS = {"maxsim": _maxsim, "quality": _quality, "pruning": _pruning, "heads": _heads}
+
+
+def tables(lines: Sequence[Line]) -> list[Table]:
+    made = []
+    for part, make in {"maxsim": _kernel_table, "quality": _quality_table, "pruning": _pruning_table}.items():
+        found = [line for line in lines if line["part"] == part]
+        if found:
+            made.append(make(found))
+    heads = [line for line in lines if line["part"] == "heads" and line["step"] != "rate"]
+    return [*made, _head_table(heads)] if heads else made
+
+
+def _kernel_table(lines: list[Line]) -> Table:
+    first = lines[0]
+    size = f"{first['documents']:,} documents x {first['tokens']} tokens x {first['dimension']}"
+    shape = f"{size}, {first['query_tokens']} query tokens"
+    rows = tuple(
+        (
+            Cell(line["way"]),
+            Cell(f"{line['ms']:.1f}"),
+            Cell("-" if line["of_limit"] is None else f"{line['of_limit']:.2f}"),
+            Cell(f"{line['of_product']:.2f}"),
+        )
+        for line in lines
+    )
+    return Table(f"MaxSim: {shape}; one thread", ("way", "ms", "of the limit", "of the product"), rows)
+
+
+def _quality_table(lines: list[Line]) -> Table:
+    rows = tuple(
+        (
+            Cell(line["set"]),
+            Cell(line["way"]),
+            Cell(f"{line['ndcg']:.3f}" if "ndcg" in line else "-"),
+            Cell(f"{line['difference']:+.3f} ({line['low']:+.3f} … {line['high']:+.3f})" if "low" in line else "-"),
+            Cell(f"{line['scored']:.0f}" if "scored" in line else "-"),
+            Cell(f"{line['ms']:.2f}" if "ms" in line else "-"),
+        )
+        for line in lines
+    )
+    return Table(
+        "Reranking 50 hybrid candidates", ("set", "way", "nDCG@10", "to the first stage", "scored", "ms a query"), rows
+    )
+
+
+def _pruning_table(lines: list[Line]) -> Table:
+    rows = tuple(
+        (
+            Cell(line["set"]),
+            Cell(line["way"]),
+            Cell(str(line["alpha"] or "-")),
+            Cell(str(line["beta"] or "-")),
+            Cell(str(line["depth"])),
+            Cell(f"{line['scored']:.1f}"),
+            Cell(f"{line['ndcg']:.4f}"),
+            Cell(f"{line['difference']:+.4f}"),
+        )
+        for line in lines
+    )
+    header = ("set", "way", "alpha", "beta", "of", "scored", "nDCG@10", "to all 100")
+    return Table(f"Pruning and early exit on lists of {lines[0]['run']}, k = 10", header, rows)
+
+
+def _head_table(lines: list[Line]) -> Table:
+    import numpy as np
+
+    names = list(dict.fromkeys(line["set"] for line in lines))
+    kinds = list(dict.fromkeys(line.get("kind", line["step"]) for line in lines))
+    rows = []
+    for kind in kinds:
+        cells = [
+            Cell({"first": "first stage", "states": "states as they are", "pca": "before training"}.get(kind, kind))
+        ]
+        for name in names:
+            found = [line["ndcg"] for line in lines if line.get("kind", line["step"]) == kind and line["set"] == name]
+            cells.append(Cell(f"{np.mean(found):.4f}" + (f" ± {np.std(found, ddof=1):.4f}" if len(found) > 1 else "")))
+        rows.append(tuple(cells))
+    return Table("Projection heads, 96 dimensions: nDCG@10, mean ± deviation over seeds", ("head", *names), tuple(rows))
+
+
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench rerank", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--run", default="splade-pp", help="whose lists are pruned")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=150, help="of training")
+    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--train", type=Path, metavar="FILE", help="train the head that ships, and write it")
+    parser.add_argument("--out", type=Path, help="folder for the results")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="show results again instead of measuring")
+    parser.add_argument("--markdown", action="store_true")
+    return parser.parse_args(arguments)
