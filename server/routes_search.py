@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from vecdb import wire
-from vecdb.server.access import JsonBody, Reading, Writing
+from vecdb.server.access import JsonBody, Reading, Target, Writing
 from vecdb.server.documents import gives, takes
 from vecdb.server.routes_database import json_answer
 from vecdb.server.schemas import (
     AdaptBody,
     BatchBody,
     ContextBody,
+    DeleteQueryBody,
     ExplainBody,
     FitFusionBody,
     RecallBody,
+    SaveQueryBody,
     SearchBody,
+    SearchOptions,
     StorageBody,
     StoragePlanBody,
     TuneBody,
     WhyNotBody,
+    check_plan,
     parsed,
 )
 
@@ -175,11 +181,19 @@ _STATS = {
 }
 
 
+def _options(target: Target, body: SearchOptions) -> dict[str, Any]:
+    """Keyword arguments of Collection.search; a plan, which may be a saved one, must keep to the service's limits, too."""
+    options = body.options(target.settings)
+    if body.plan is not None:
+        check_plan(target.open().bound_plan(body.plan, body.params), target.settings)
+    return options
+
+
 @router.post("/search", operation_id="search", openapi_extra=takes(SearchBody), responses=gives(_HITS))
 def search(target: Reading, raw: JsonBody) -> Response:
     """The best records for one query."""
     body = parsed(SearchBody, raw)
-    options = body.options(target.settings)
+    options = _options(target, body)
     hits = target.open().search(body.query, vector=body.query_vector(), **options)
     return json_answer(wire.hits_to_wire(hits, compact=body.is_compact))
 
@@ -191,7 +205,7 @@ def search_batch(target: Reading, raw: JsonBody) -> Response:
     """The best records for each of several queries; faster than asking one by one."""
     body = parsed(BatchBody, raw)
     body.check_size(target.settings)
-    options = body.options(target.settings)
+    options = _options(target, body)
     results = target.open().search(body.queries, vector=body.vectors_of_queries(), **options)
     return json_answer({"results": [wire.hits_to_wire(hits, compact=body.is_compact) for hits in results]})
 
@@ -200,7 +214,7 @@ def search_batch(target: Reading, raw: JsonBody) -> Response:
 def why_not(target: Reading, raw: JsonBody) -> Response:
     """Which stage of a query dropped a record, and what would bring it back."""
     body = parsed(WhyNotBody, raw)
-    options = body.options(target.settings)
+    options = _options(target, body)
     why = target.open().why_not(body.id, body.query, vector=body.query_vector(), **options)
     return json_answer(wire.why_not_to_wire(why))
 
@@ -209,8 +223,33 @@ def why_not(target: Reading, raw: JsonBody) -> Response:
 def explain(target: Reading, raw: JsonBody) -> Response:
     """How a query would be answered: its stages, by which way and why, and what they are likely to cost."""
     body = parsed(ExplainBody, raw)
-    plan = target.open().explain(body.query, vector=body.query_vector(), **body.options(target.settings))
+    plan = target.open().explain(body.query, vector=body.query_vector(), **_options(target, body))
     return json_answer(wire.plan_to_wire(plan))
+
+
+@router.get("/queries", operation_id="queries", responses=gives({"queries": {"fresh": SaveQueryBody.example["plan"]}}))
+def queries(target: Reading) -> Response:
+    """The saved queries by name; run one by giving its name as `plan` to search."""
+    return json_answer({"queries": target.open().queries()})
+
+
+@router.put("/queries", operation_id="saveQuery", openapi_extra=takes(SaveQueryBody), status_code=204)
+def save_query(target: Writing, raw: JsonBody) -> Response:
+    """Keep a plan with the collection under a name, in place of what was kept there."""
+    body = parsed(SaveQueryBody, raw)
+    target.open().save_query(body.name, body.plan)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/queries/delete",
+    operation_id="deleteQuery",
+    openapi_extra=takes(DeleteQueryBody),
+    responses=gives({"deleted": True}),
+)
+def delete_query(target: Writing, raw: JsonBody) -> Response:
+    """Forget a saved query; tells whether there was one."""
+    return json_answer({"deleted": target.open().delete_query(parsed(DeleteQueryBody, raw).name)})
 
 
 @router.post("/context", operation_id="context", openapi_extra=takes(ContextBody), responses=gives(_CONTEXT))

@@ -7,6 +7,7 @@ refuse the same things with the same errors. `error` is the class for a body of 
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -346,6 +347,9 @@ class GraphBody(Body):
     error: ClassVar[type[InvalidInput]] = InvalidQuery
 
 
+Plan = dict[str, Any]  # the library looks into it, and names the place of a mistake
+
+
 class SearchOptions(Body):
     """How to search; what is not given takes the library's default."""
 
@@ -371,6 +375,16 @@ class SearchOptions(Body):
     synonyms: SynonymsBody | None = None
     fuzzy: bool = False
     snippets: bool | SnippetBody = False
+    prefetch: list[Plan] | None = Field(default=None, description="searches whose candidates this one works over")
+    boosts: list[dict[str, Any]] | None = Field(
+        default=None, description="by where, by decay, or by a number's modifier"
+    )
+    recommend: dict[str, Any] | None = Field(default=None, description="positive, negative, strategy")
+    discover: dict[str, Any] | None = Field(default=None, description="target, context: pairs of examples")
+    plan: str | Plan | None = Field(
+        default=None, description="a saved query's name, or options for what is not given here"
+    )
+    params: dict[str, Any] | None = Field(default=None, description="values for the plan's placeholders")
     model: str | None = None
     vector_format: VectorFormat = "list"
 
@@ -384,6 +398,7 @@ class SearchOptions(Body):
         options = {name: getattr(self, name) for name in self.model_fields_set & SearchOptions.model_fields.keys()}
         options.pop("vector_format", None)
         _check_rerank(self.rerank, settings)
+        check_plan({"prefetch": self.prefetch}, settings)
         if self.graph is not None:
             options["graph"] = self.graph.given()
         if isinstance(self.fusion, FusionBody):
@@ -439,6 +454,28 @@ class ExplainBody(SearchBody):
     """One query, as for search, which is planned but not run."""
 
     example: ClassVar[dict[str, Any]] = {"query": "vaccines in children", "k": 5, "where": {"year": {"$gte": 2020}}}
+
+
+class SaveQueryBody(Body):
+    """A plan to keep under a name; {"$param": …} stands for a value that is given when it is run."""
+
+    name: str
+    plan: Plan
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {
+        "name": "fresh",
+        "plan": {
+            "where": {"year": {"$gte": {"$param": "since", "default": 2000}}},
+            "boosts": [{"field": "$created", "decay": "exp", "scale": "30d"}],
+        },
+    }
+
+
+class DeleteQueryBody(Body):
+    name: str
+
+    example: ClassVar[dict[str, Any]] = {"name": "fresh"}
 
 
 class ContextBody(Body):
@@ -621,12 +658,30 @@ def _short(value: Any) -> str:
     return reprlib.repr(value)  # never walks through all of a large value
 
 
-def _at_most(name: str, value: int, limit: int, variable: str, error: type[InvalidInput] = InvalidQuery) -> None:
+def _at_most(name: str, value: float, limit: int, variable: str, error: type[InvalidInput] = InvalidQuery) -> None:
     if value > limit:
         raise error(
             f"{name} is {value:,}; this service takes at most {limit:,}: ask for less, or start it with a larger "
             f"{variable}"
         )
+
+
+def check_plan(plan: Mapping[str, Any], settings: Settings, path: str = "") -> None:
+    """Raises InvalidQuery for numbers in a plan, or in a prefetch of it, that are above the service's limits, and for a model
+    that it was not told to use.
+    """
+    _check_rerank(plan.get("rerank"), settings)
+    limits = dict.fromkeys(
+        ("offset", "ef", "candidates", "per_group"), (settings.max_candidates, "VECDB_MAX_CANDIDATES")
+    )
+    limits["k"] = limits["candidates"] if path else (settings.max_k, "VECDB_MAX_K")
+    for name, (limit, variable) in limits.items():
+        if isinstance(value := plan.get(name), int | float):  # what is no number the library refuses
+            _at_most(f"{path}{name}", value, limit, variable)
+    steps = plan.get("prefetch")
+    for place, step in enumerate(steps if isinstance(steps, list) else ()):
+        if isinstance(step, Mapping):
+            check_plan(step, settings, f"{path}prefetch[{place}].")
 
 
 def _check_rerank(given: Any, settings: Settings) -> None:

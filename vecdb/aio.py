@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import DatabaseClosed
 from vecdb.index.base import IndexConfig
-from vecdb.query.request import SearchKeywords
+from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.query.second_look import CANCELLABLE
 from vecdb.rerank.base import Limit
 from vecdb.types import (
@@ -31,7 +31,6 @@ from vecdb.types import (
     Hits,
     Link,
     Metric,
-    Mode,
     Page,
     Plan,
     Record,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from vecdb.embedding import EmbedSpec
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.links import Extractor
+    from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
     from vecdb.storage import Durability
@@ -445,6 +445,50 @@ class AsyncCollection:
             lambda: self._collection.search(query, vector=vector, cursor=cursor, model=model, **options)
         )
 
+    async def recommend(
+        self,
+        positive: Any = (),
+        negative: Any = (),
+        *,
+        strategy: Strategy = "average",
+        **options: Unpack[SearchKeywords],
+    ) -> Hits:
+        """As Collection.recommend: what is like the positive examples and unlike the negative ones."""
+        examples = {"positive": positive, "negative": negative, "strategy": strategy}
+        asked: SearchKeywords = {**options, "recommend": examples}
+        hits: Hits = await self.search(**asked)
+        return hits
+
+    async def discover(self, target: Any = None, context: Any = (), **options: Unpack[SearchKeywords]) -> Hits:
+        """As Collection.discover: what is like the target, in the region that pairs of examples point out."""
+        asked: SearchKeywords = {**options, "discover": {"target": target, "context": context}}
+        hits: Hits = await self.search(**asked)
+        return hits
+
+    async def run(
+        self,
+        plan: str | SearchPlan | Mapping[str, Any],
+        query: str | Sequence[str] | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """As Collection.run: hits of a saved query, by its name, or of a plan."""
+        return await self.search(query, vector=vector, **{**options, "plan": plan, "params": params})
+
+    async def save_query(self, name: str, plan: SearchPlan | Mapping[str, Any]) -> None:
+        """As Collection.save_query: keep a plan with the collection under a name."""
+        await self._run(lambda: self._collection.save_query(name, plan))
+
+    async def queries(self) -> dict[str, dict[str, Any]]:
+        """The saved queries by name, as data."""
+        return await self._run(self._collection.queries)
+
+    async def delete_query(self, name: str) -> bool:
+        """Whether there was a query of that name, which is gone now."""
+        return await self._run(lambda: self._collection.delete_query(name))
+
     async def why_not(
         self,
         id: str,
@@ -483,7 +527,7 @@ class AsyncCollection:
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
-        modes: Sequence[Mode] = ("vector", "text", "hybrid"),
+        modes: Sequence[str] = ("vector", "text", "hybrid"),
         k: int = 100,
         measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
         where: Filter | None = None,
@@ -498,8 +542,8 @@ class AsyncCollection:
 
     async def compare(
         self,
-        a: Mapping[str, Any] | Mode,
-        b: Mapping[str, Any] | Mode,
+        a: Mapping[str, Any] | str,
+        b: Mapping[str, Any] | str,
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,

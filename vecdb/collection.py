@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -32,8 +31,10 @@ from vecdb.metadata import decode
 from vecdb.overlay import Overlays
 from vecdb.query.engine import Engine
 from vecdb.query.graph import GraphStage
-from vecdb.query.request import VECTOR_FIELD, Query, SearchKeywords, SearchOptions, continued
+from vecdb.query.plan_data import merged
+from vecdb.query.request import VECTOR_FIELD, Query, SearchKeywords, SearchOptions, SearchPlan, continued, options_of
 from vecdb.query.retrieval import Retrieval
+from vecdb.query.saved import SavedQueries
 from vecdb.query.why_not import explain_absence
 from vecdb.records import batches
 from vecdb.storage import Store
@@ -46,7 +47,6 @@ from vecdb.types import (
     Hits,
     Link,
     Metric,
-    Mode,
     Page,
     Plan,
     Record,
@@ -55,13 +55,14 @@ from vecdb.types import (
     WriteResult,
 )
 from vecdb.upkeep import Indexing, Upkeep
-from vecdb.vectors import Matrix, as_matrix, prepared
+from vecdb.vectors import Matrix, as_matrix
 from vecdb.writer import Progress, Writer
 
 if TYPE_CHECKING:
     from vecdb.adaptation.adapting import Adaptation
     from vecdb.adaptation.mining import Miner
     from vecdb.evaluation import Comparison, Evaluation, GateResult
+    from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
     from vecdb.storage_plan import StoragePlan
@@ -92,6 +93,7 @@ class Collection:
         nudge = partial(upkeep.nudge, self._indexing)
         graph = GraphStage(store, self._tables, self._memory, overlays, nudge, waits=not upkeep.enabled)
         self._engine = Engine(store, self._tables, definition, retrieval, graph)
+        self._saved_queries = SavedQueries(store, definition)
 
     def __repr__(self) -> str:
         dimension = self.dimension or "?"
@@ -448,17 +450,94 @@ class Collection:
         candidates come in; the trace tells by which path. Links are what `link` and `link_entities` put, the order of chunks,
         and nearness of vectors. field="fastrp": the query vector is one of the field that `derive` made (see `vector`).
 
+        prefetch: searches, each the options of one as a mapping (also its own query or vector, which are this search's if it has
+        none; k is 100 unless it says otherwise), nested up to 4 deep. This search then works over the records that they found:
+        in mode "auto" their lists are fused; in mode "vector", "text" or "hybrid" all of them are scored anew. where holds for
+        them, too.
+        recommend, discover: examples in place of a query, see `recommend` and `discover`.
+        boosts: a list of vecdb.query.boost_options.Boost, or mappings of its fields: {"where": {…}, "weight": 1.5}, {"field":
+        "date", "decay": "exp", "scale": "30d"}, {"field": "popularity", "modifier": "log1p", "weight": 0.2}. They change the
+        scores of the candidates (at least 100) after any reranker; formulas are at Boost.
+        plan: the name of a query that `save_query` saved, or such a query itself: its options hold where none is given here, and
+        where narrows its own. params: values for its placeholders.
+
         Scores: cosine similarity, inner product, or negated Euclidean distance by vector; BM25 by words; else the last stage's.
         """
-        wanted = _options(options)
-        queries, is_batch = self._queries(query, vector, model, wanted.field)
+        queries, is_batch, wanted = self._asked(query, vector, model, options)
         if cursor is not None:
             if is_batch:
                 raise InvalidQuery("a cursor continues one query; search them one at a time")
-            queries = self._with_vectors(queries, wanted)
-            wanted = continued(wanted, cursor, queries[0])
+            known = self._engine.looked_for(queries, wanted)
+            wanted = continued(wanted, cursor, known[0])
+            if wanted.examples is None:  # whose vector the search finds again
+                queries = known
         hits = self._engine.run(queries, wanted)
         return hits if is_batch else hits[0]
+
+    def recommend(
+        self,
+        positive: Any = (),
+        negative: Any = (),
+        *,
+        strategy: Strategy = "average",
+        **options: Unpack[SearchKeywords],
+    ) -> Hits:
+        """What is like the positive examples and unlike the negative ones: ids of records, which are no hits then, or vectors.
+
+        strategy: "average" searches by 2 mean(positive) - mean(negative), through the index; "best_score" lets the nearest
+        example of each record decide. vecdb.query.examples has the formulas, and says what is measured. options: as for `search`.
+        Raises RecordNotFound, InvalidQuery for a record without a vector.
+        """
+        examples = {"positive": positive, "negative": negative, "strategy": strategy}
+        asked: SearchKeywords = {**options, "recommend": examples}
+        hits: Hits = self.search(**asked)
+        return hits
+
+    def discover(self, target: Any = None, context: Any = (), **options: Unpack[SearchKeywords]) -> Hits:
+        """What is like the target, in the region that the context points out: pairs (positive, negative). Without a target it
+        explores that region. Examples are as in `recommend`, formulas in vecdb.query.examples, options as for `search`.
+        """
+        asked: SearchKeywords = {**options, "discover": {"target": target, "context": context}}
+        hits: Hits = self.search(**asked)
+        return hits
+
+    def run(
+        self,
+        plan: str | SearchPlan | Mapping[str, Any],
+        query: str | Sequence[str] | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Hits of a saved query, by its name, or of a plan (a list of Hits for a batch): `search(query, plan=plan, …)`."""
+        return self.search(query, vector=vector, **{**options, "plan": plan, "params": params})
+
+    def save_query(self, name: str, plan: SearchPlan | Mapping[str, Any]) -> None:
+        """Keep a plan (options of `search`, and query or vector if it is to have one) with the collection under a name, in place
+        of what was kept there.
+
+        Any value in it may be a placeholder, {"$param": "since"} or {"$param": "since", "default": 2020}, whose value is given in
+        `run(name, …, params={"since": 2024})`. Raises InvalidInput, whose message names the place of the mistake
+        ("prefetch[1].where.year"), and ReadOnly.
+        """
+        self._saved_queries.save(name, plan)
+
+    def queries(self) -> dict[str, dict[str, Any]]:
+        """The saved queries by name, as data."""
+        return self._saved_queries.all()
+
+    def bound_plan(
+        self, plan: str | SearchPlan | Mapping[str, Any], params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The options of a saved query, by its name, or of a plan, with values for its placeholders. Raises QueryNotFound,
+        InvalidQuery.
+        """
+        return self._saved_queries.bound(plan, params or {})
+
+    def delete_query(self, name: str) -> bool:
+        """Whether there was a query of that name, which is gone now."""
+        return self._saved_queries.delete(name)
 
     def why_not(
         self,
@@ -469,11 +548,14 @@ class Collection:
         model: str | None = None,
         **options: Unpack[SearchKeywords],
     ) -> WhyNot:
-        """Why the record is not among the hits of this search (options as for `search`), and what would bring it in."""
-        queries, is_batch = self._queries(query, vector, model, options.get("field", VECTOR_FIELD))
+        """Why the record is not among the hits of this search (options as for `search`), and what would bring it in.
+
+        What a prefetch lost is told as "prefetch[1].vector". With plan=, the change is one to the options that it amounts to.
+        """
+        queries, is_batch, wanted = self._asked(query, vector, model, options)
         if is_batch:
             raise InvalidQuery("why_not explains one query; ask for them one at a time")
-        return explain_absence(self._engine, self._store, self._tables, id, queries[0], _options(options))
+        return explain_absence(self._engine, self._store, self._tables, id, queries[0], wanted)
 
     def explain(
         self,
@@ -484,14 +566,14 @@ class Collection:
         **options: Unpack[SearchKeywords],
     ) -> Plan:
         """How this search (options as for `search`) would be answered, without doing it: its stages, the way that each would take
-        and why, what they are likely to cost, and how much the filter admits. str() of it is in words.
+        and why, what they are likely to cost, and how much the filter admits. str() of it is in words, with prefetches as a tree.
         """
         from vecdb.query.plan import plan_of
 
-        queries, is_batch = self._queries(query, vector, model)
+        queries, is_batch, wanted = self._asked(query, vector, model, options)
         if is_batch:
             raise InvalidQuery("explain plans one query; ask for them one at a time")
-        return plan_of(self._engine, self._definition, queries[0], _options(options))
+        return plan_of(self._engine, self._definition, queries[0], wanted)
 
     def context(self, question: str, *, budget_tokens: int = 1500, **options: Any) -> Context:
         """Passages that answer a question, packed for a language model's prompt: see `vecdb.rag.build_context`."""
@@ -514,27 +596,29 @@ class Collection:
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
-        modes: Sequence[Mode] = ("vector", "text", "hybrid"),
+        modes: Sequence[str] = ("vector", "text", "hybrid"),
         k: int = 100,
         measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
         where: Filter | None = None,
         **options: Any,
     ) -> dict[str, Evaluation]:
-        """How good the answers are: each mode's measures over queries (id -> text or vector) with judgments (id -> id -> grade).
+        """How good the answers of each mode, or saved query, are: measures over queries (id -> text or vector) with judgments
+        (id -> id -> grade).
 
         Measures are named as in ir-measures (extra [eval]). Compare two modes with `vecdb.evaluation.paired_bootstrap`.
         """
-        from vecdb.evaluation import Judged
+        from vecdb.evaluation import Judged, search_options
 
         judged = Judged(queries, qrels, measures)
         return {
-            mode: judged.evaluated(self.search(judged.batch, k=k, mode=mode, where=where, **options)) for mode in modes
+            mode: judged.evaluated(self.search(judged.batch, **{**search_options(mode, k), "where": where, **options}))
+            for mode in modes
         }
 
     def compare(
         self,
-        a: Mapping[str, Any] | Mode,
-        b: Mapping[str, Any] | Mode,
+        a: Mapping[str, Any] | str,
+        b: Mapping[str, Any] | str,
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
@@ -546,7 +630,8 @@ class Collection:
         """Whether setting a answers judged queries better than b, or these queries only happen to suit it: for each measure the
         mean difference, its 95 % interval and its p-value by a paired bootstrap.
 
-        a, b: modes ("text"), or options of `search` ({"mode": "hybrid", "fusion": "weighted"}). The rest is as in `evaluate`.
+        a, b: modes ("text"), names of saved queries, or options of `search` ({"mode": "hybrid", "fusion": "weighted"}; plan= and
+        params= are such). The rest is as in `evaluate`.
         """
         from vecdb.evaluation import Judged, compare_evaluations, search_options
 
@@ -608,10 +693,7 @@ class Collection:
         """
         from vecdb.tuning import tune_collection
 
-        asked = None
-        if queries is not None:
-            known = self._engine.with_vectors(self._queries(queries, None, None)[0])
-            asked = np.stack([query.vector for query in known if query.vector is not None])
+        asked = None if queries is None else self._asked(queries)
         self._indexing.warm()
         tuning = tune_collection(
             self._store,
@@ -779,7 +861,7 @@ class Collection:
         from vecdb.storage_plan import plan_collection
 
         given, grades = judged_queries(queries, qrels)
-        asked = None if given is None else self._engine.query_vectors(self._queries(given, None, None)[0])
+        asked = None if given is None else self._asked(given)
         return plan_collection(
             self._store,
             self._tables,
@@ -842,6 +924,30 @@ class Collection:
         else:
             self._indexing.wanted.add(part)
 
+    def _asked(
+        self, query: Any, vector: Any, model: str | None, options: Mapping[str, Any]
+    ) -> tuple[list[Query], bool, SearchOptions]:
+        """What a search looks for, whether it is a batch, and how it looks; its plan counts where nothing else is said."""
+        given = self._planned(options)
+        own = {name: given.pop(name) for name in ("query", "vector") if name in given}
+        if query is None and vector is None:
+            query, vector = own.get("query"), own.get("vector")
+        wanted = options_of(given)
+        if query is None and vector is None and (wanted.steps or wanted.examples is not None):
+            return [Query()], False, wanted
+        queries, is_batch = self._queries(query, vector, model, wanted.field)
+        return queries, is_batch, wanted
+
+    def _planned(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """options with those of the plan that they name or hold. Raises QueryNotFound, InvalidQuery."""
+        given = dict(options)
+        plan, params = given.pop("plan", None), given.pop("params", None)
+        if plan is None:
+            if params:
+                raise InvalidQuery("params are of a plan; give plan=…, too", path="params")
+            return given
+        return merged(self.bound_plan(plan, params), given)
+
     def _queries(
         self, query: Any, vector: Any, model: str | None, field: str = VECTOR_FIELD
     ) -> tuple[list[Query], bool]:
@@ -881,25 +987,19 @@ class Collection:
             raise InvalidQuery("the batch of queries is empty; give at least one")
         if not matrix.shape[1]:
             raise InvalidVector("the query vector is empty")
-        dimension, metric = self.config.dimension, self.metric
-        if field != VECTOR_FIELD:
-            dimension, metric = self._nodes.dimension(), "cosine"
+        _ = self.config  # its dimension may have been settled elsewhere
         name = "the query".format if len(matrix) == 1 else "query {}".format
-        return (
-            prepared(matrix, dimension=dimension, metric=metric, collection=self.name, name=name),
-            bool(is_batch),
-        )
+        return self._engine.retrieval.prepared(matrix, field, name), bool(is_batch)
+
+    def _asked(self, queries: Sequence[str] | ArrayLike) -> Matrix:
+        """(B, D): these queries' vectors, texts embedded and mapped as in a search."""
+        known = self._engine.with_vectors(self._queries(queries, None, None)[0])
+        return np.stack([query.vector for query in known if query.vector is not None])
 
     def _miner(self, seed: int) -> Miner:
         from vecdb.adaptation.mining import Miner
 
         return Miner(self._store, self._tables, self._definition, self._memory, self._engine.retrieval, seed)
-
-    def _with_vectors(self, queries: list[Query], options: SearchOptions) -> list[Query]:
-        """Embedded, as the engine would do, so that a cursor's fingerprint can be compared."""
-        if "vector" not in self._engine.stages_of(queries[0], options):
-            return queries
-        return self._engine.with_vectors(queries)
 
     def _matching(self, where: Filter) -> list[int]:
         """The rows, ascending, of visible records that satisfy a filter."""
@@ -948,16 +1048,6 @@ def _columns(
         "seq": seqs,
         "expires": expires,
     }
-
-
-def _options(given: SearchKeywords) -> SearchOptions:
-    known = SearchKeywords.__annotations__
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise InvalidQuery(f"search has no option {name!r}; {hint}")
-    return SearchOptions(**given)
 
 
 def _ids(ids: str | Sequence[str]) -> list[str]:

@@ -60,6 +60,13 @@ class VectorView:
     def __len__(self) -> int:
         return len(self.index_slots) + len(self.tail_slots)
 
+    def holds(self, slots: Slots) -> Mask:
+        """(m,) which of these slots have a vector."""
+        found = _among(self.tail_slots, slots)
+        if self.index is not None:
+            found |= _among(self.index_slots[self.index_slots >= 0], slots)
+        return found
+
     def vectors_at(self, slots: Slots) -> Vectors:
         """The vectors (m, D) of these slots, each of which must have one. Slots ascend in the index and in the tail."""
         found = np.empty((len(slots), self.dimension), dtype=np.float32)
@@ -190,6 +197,14 @@ class VectorView:
         if not len(mask):  # nothing is left of the collection, and -1 would be no place in the mask
             return np.zeros(len(self.index_slots), dtype=np.bool_)
         return mask[self.index_slots] & (self.index_slots >= 0)
+
+
+def _among(known: Slots, slots: Slots) -> Mask:
+    """(m,) which of slots stand in known, which ascends."""
+    places = np.searchsorted(known, slots)
+    found: Mask = places < len(known)
+    found[found] = known[places[found]] == slots[found]
+    return found
 
 
 def _is_prefix(slots: Slots) -> bool:

@@ -3,8 +3,8 @@
 Values look as they do in Python: an object's keys are the field names of its class in `types`. Three things have no
 JSON of their own. A vector is a list of numbers under "vector", or the base64 of little-endian float32 under
 "vector_base64", which is a third of the size and exact. A date in metadata is {"$date": …} (see `metadata`). An error
-is a problem document (RFC 9457) with two members more: "error", the name of its class in `errors`, and "position"
-where the class knows one.
+is a problem document (RFC 9457) with members more: "error", the name of its class in `errors`, and "position" and "path"
+where the class knows them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from vecdb import errors
 from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector, RequestTimeout, ServiceError, VecdbError
 from vecdb.filters import parse
 from vecdb.metadata import DATE_KEY, encode, iso_text, normalised, plain
-from vecdb.query.fusion import FUSIONS, Adaptive, Fusion, Lean
+from vecdb.query.fusion import Adaptive, fusion_from_json, fusion_to_json
 from vecdb.query.graph_options import GraphOptions, graph_of
-from vecdb.query.selection import SELECTIONS, Selector
+from vecdb.query.selection import selection_from_json, selection_to_json
 from vecdb.rerank.kinds import RerankSpec
 from vecdb.types import (
     CollectionStats,
@@ -260,7 +260,11 @@ def plan_to_wire(plan: Plan) -> Wire:
 
 
 def plan_from_wire(value: Wire) -> Plan:
-    return Plan(tuple(PlannedStage(**stage) for stage in value["stages"]))
+    return Plan(_stages_from_wire(value["stages"]))
+
+
+def _stages_from_wire(stages: Iterable[Wire]) -> tuple[PlannedStage, ...]:
+    return tuple(PlannedStage(**{**stage, "stages": _stages_from_wire(stage["stages"])}) for stage in stages)
 
 
 def context_to_wire(context: Context, *, compact: bool = False) -> Wire:
@@ -376,7 +380,7 @@ def _bare(value: Any) -> str:
     return encode({"v": value})[len('{"v":') : -1]
 
 
-# -- filters, fusion and selection
+# -- filters and options
 
 
 def filter_to_wire(where: Filter | None) -> orjson.Fragment | None:
@@ -397,49 +401,9 @@ def _filter_value(value: Any) -> Any:
     return {DATE_KEY: iso_text(known)} if isinstance(known, date) else known
 
 
-def fusion_to_wire(fusion: str | Fusion) -> str | Wire:
-    """Raises InvalidQuery for a fusion of the caller's own, which is code and stays where it is."""
-    return _kind_to_wire("fusion", fusion, FUSIONS)
-
-
-def fusion_from_wire(value: Mapping[str, Any]) -> Fusion:
-    """Raises InvalidQuery for options that this kind does not have."""
-    fusion: Fusion = _kind_from_wire("fusion", value, FUSIONS)
-    return fusion
-
-
-def selection_to_wire(select: str | Selector) -> str | Wire:
-    """Raises InvalidQuery for a selection of the caller's own."""
-    return _kind_to_wire("select", select, SELECTIONS)
-
-
-def selection_from_wire(value: Mapping[str, Any]) -> Selector:
-    """Raises InvalidQuery for options that this kind does not have."""
-    selector: Selector = _kind_from_wire("select", value, SELECTIONS)
-    return selector
-
-
-def _kind_to_wire(option: str, given: Any, kinds: Mapping[str, Any]) -> str | Wire:
-    """A name as it is; an object of one of these classes as its fields and the name of its kind."""
-    if isinstance(given, str):
-        return given
-    kind = next((name for name, known in kinds.items() if type(given) is known), None)
-    if kind is None:
-        raise InvalidQuery(f"{option} is {given!r}, which cannot be sent to a service; use one of {', '.join(kinds)}")
-    return {"kind": kind, **asdict(given)}
-
-
-def _kind_from_wire(option: str, value: Mapping[str, Any], kinds: Mapping[str, Any]) -> Any:
-    options = _tuples({name: item for name, item in value.items() if name != "kind"})
-    try:
-        if options.get("lean") is not None:  # of an adaptive fusion
-            options["lean"] = Lean(**_tuples(options["lean"]))
-        return kinds[value["kind"]](**options)
-    except (KeyError, TypeError) as error:
-        raise InvalidQuery(
-            f"{option} is {dict(value)!r}; it must be one of {', '.join(kinds)} with its options"
-        ) from error
-
+# Plans, which are kept as JSON, have them in the same form.
+fusion_to_wire, fusion_from_wire = fusion_to_json, fusion_from_json
+selection_to_wire, selection_from_wire = selection_to_json, selection_from_json
 
 # Options of a search that may be objects: how they are sent, and how an object is read back.
 _OBJECTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -475,10 +439,6 @@ def adaptive_from_wire(value: Wire) -> Adaptive:
     return cast(Adaptive, fusion_from_wire(value))
 
 
-def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
-
-
 # -- errors
 
 ERRORS: dict[str, type[VecdbError]] = {
@@ -489,7 +449,7 @@ ERRORS: dict[str, type[VecdbError]] = {
 def problem(error: VecdbError, status: int) -> Wire:
     """The problem document of an error."""
     name = type(error).__name__ if type(error).__name__ in ERRORS else "VecdbError"
-    position = getattr(error, "position", None)
+    position, path = getattr(error, "position", None), getattr(error, "path", None)
     return {
         "type": f"urn:vecdb:error:{name}",
         "title": re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize(),
@@ -497,6 +457,7 @@ def problem(error: VecdbError, status: int) -> Wire:
         "detail": str(error),
         "error": name,
         **({} if position is None else {"position": position}),
+        **({} if path is None else {"path": path}),
     }
 
 
@@ -514,8 +475,10 @@ def error_from_wire(status: int, body: bytes, *, first: int = 0) -> VecdbError:
         foreign = RequestTimeout if status in (408, 504) else ServiceError
         return foreign(f"the service answered {status}{': ' + shown if shown else ''}; is a vecdb service at this URL?")
     kind = ERRORS.get(str(told.get("error")), ServiceError)
-    position = told.get("position")
-    if not issubclass(kind, InvalidInput) or not isinstance(position, int):
+    position, path = told.get("position"), told.get("path")
+    if not issubclass(kind, InvalidInput):
         return kind(told["detail"])
+    if not isinstance(position, int):
+        return kind(told["detail"], path=path)
     where = f"of the records from {first} on, " if first else ""
-    return kind(where + told["detail"], position=first + position)
+    return kind(where + told["detail"], position=first + position, path=path)

@@ -104,6 +104,19 @@ def parse_floors(pairs: Sequence[str] | None) -> dict[str, Any]:
     return floors
 
 
+def parse_params(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """The values of a plan's placeholders from --param name=value, as often as given. A value that is JSON keeps its type."""
+    params: dict[str, Any] = {}
+    for pair in pairs or ():
+        params |= _key_value(pair, "parameter")
+    return params
+
+
+def parse_plan(text: str) -> str | dict[str, Any]:
+    """A plan as JSON, or the name of a saved query."""
+    return json_object(text, "the plan") if text.lstrip().startswith("{") else text
+
+
 def json_object(text: str | bytes, what: str) -> dict[str, Any]:
     """The object of a JSON text. Raises InvalidInput if it is not one."""
     from vecdb.errors import InvalidInput

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from vecdb.cli.arguments import (
     one_of,
     open_collection,
     parse_floors,
+    parse_plan,
     parse_where,
 )
 from vecdb.cli.output import emit, print_table, talk
@@ -36,7 +37,9 @@ def evaluate(
     judged: JudgedSet,
     db: Db = DEFAULT_DB,
     collection: Name = None,
-    modes: Annotated[str, typer.Option(help="Which kinds of search, by commas.")] = "vector,text,hybrid",
+    modes: Annotated[
+        str, typer.Option(help="Which kinds of search, or saved queries, by commas.")
+    ] = "vector,text,hybrid",
     k: Depth = 100,
     where: Where = None,
     plain: Plain = False,
@@ -49,7 +52,7 @@ def evaluate(
     """
     from vecdb.judged import load_judged
 
-    chosen = [one_of(mode.strip(), ("vector", "text", "hybrid"), "--modes") for mode in modes.split(",")]
+    chosen = [mode.strip() for mode in modes.split(",")]
     known = load_judged(judged)
     with open_collection(db, collection) as docs:
         results = docs.evaluate(known.queries, known.qrels, modes=chosen, k=k, where=parse_where(where))
@@ -65,7 +68,7 @@ def evaluate(
 
 def compare(
     judged: JudgedSet,
-    a: Annotated[str, typer.Argument(help="""A mode, or options of search as JSON: '{"mode": "text"}'.""")],
+    a: Annotated[str, typer.Argument(help="""A mode, a saved query, or options of search: '{"mode": "text"}'.""")],
     b: Annotated[str, typer.Argument(help="The other one, likewise.")],
     db: Db = DEFAULT_DB,
     collection: Name = None,
@@ -82,7 +85,7 @@ def compare(
 
     known = load_judged(judged)
     with open_collection(db, collection) as docs:
-        found = docs.compare(_setting(a), _setting(b), known.queries, known.qrels, k=k)
+        found = docs.compare(parse_plan(a), parse_plan(b), known.queries, known.qrels, k=k)
     if plain:
         print(found)
         return
@@ -113,6 +116,7 @@ def gate(
     tolerance: Annotated[float, typer.Option(min=0.0, max=1.0, help="How much worse than the baseline passes.")] = 0.0,
     save: Annotated[Path | None, typer.Option(help="Write what was measured here, if the gate is passed.")] = None,
     mode: Mode = "auto",
+    plan: Annotated[str | None, typer.Option(help="A saved query, or a plan as JSON, to be asked by.")] = None,
     k: Depth = 100,
     where: Where = None,
     plain: Plain = False,
@@ -138,8 +142,9 @@ def gate(
             baseline=None if baseline is None else json_object(baseline.read_bytes(), str(baseline)),
             tolerance=tolerance,
             k=k,
-            mode=one_of(mode, MODES, "--mode"),
             where=parse_where(where),
+            plan=None if plan is None else parse_plan(plan),
+            **({} if mode == "auto" else {"mode": one_of(mode, MODES, "--mode")}),
         )
     if plain:
         print(found)
@@ -151,10 +156,3 @@ def gate(
         raise typer.Exit(1)
     if save is not None:
         write_file(save, [dumps(asdict(found.evaluation))])
-
-
-def _setting(text: str) -> dict[str, Any]:
-    """One side of a comparison from the command line."""
-    if text.lstrip().startswith("{"):
-        return json_object(text, "the setting")
-    return {"mode": one_of(text, MODES, "A or B")}

@@ -16,6 +16,7 @@ from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
 from vecdb.index.base import IndexConfig
 from vecdb.judged import judged_queries
 from vecdb.links import link_lines
+from vecdb.query.plan_data import as_data
 from vecdb.query.snippets import SnippetOptions
 from vecdb.records import Batch, Columns, batches
 from vecdb.types import (
@@ -317,6 +318,20 @@ def explain(name: str, query: str | ArrayLike | None, vector: ArrayLike | None, 
     return _asking(name, "explain", {**asked, **_search_options(options)}, wire.plan_from_wire)
 
 
+def save_query(collection: str, name: Any, plan: Any) -> Call[None]:
+    body = _json({"name": name, "plan": as_data(plan)})
+    return Call("PUT", f"{_path(collection)}/queries", _nothing, body)
+
+
+def queries(collection: str) -> Call[dict[str, dict[str, Any]]]:
+    return Call("GET", f"{_path(collection)}/queries", lambda value: dict(value["queries"]), is_safe=True)
+
+
+def delete_query(collection: str, name: Any) -> Call[bool]:
+    body = _json({"name": name})
+    return Call("POST", f"{_path(collection)}/queries/delete", lambda value: bool(value["deleted"]), body)
+
+
 def context(name: str, question: str, budget_tokens: int, options: Wire) -> Call[Context]:
     """Raises InvalidInput for a counter of tokens, which is code of the caller's, and for a template."""
     for what in ("count_tokens", "template"):
@@ -560,6 +575,9 @@ def _search_options(options: Wire) -> Wire:
         options["select"] = wire.selection_to_wire(options["select"])
     if "synonyms" in options:
         options["synonyms"] = checked_synonyms(options["synonyms"], InvalidQuery)
+    for part in ("prefetch", "boosts", "recommend", "discover", "plan", "params"):
+        if part in options:
+            options[part] = as_data(options[part])
     if isinstance(options.get("snippets"), SnippetOptions):
         options["snippets"] = asdict(options["snippets"])
     return {**options, "vector_format": "base64"}

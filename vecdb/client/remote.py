@@ -12,7 +12,7 @@ from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import Sender
 from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.index.base import IndexConfig
-from vecdb.query.request import SearchKeywords
+from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.records import Columns
 from vecdb.types import (
     CollectionStats,
@@ -21,7 +21,6 @@ from vecdb.types import (
     Hits,
     Link,
     Metric,
-    Mode,
     Page,
     Plan,
     Record,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from vecdb.adaptation.adapting import Adaptation
     from vecdb.evaluation import Comparison, Evaluation, GateResult
+    from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
     from vecdb.storage_plan import StoragePlan
@@ -382,6 +382,50 @@ class RemoteCollection:
         asked = calls.given(cursor=cursor, model=model, **options)
         return self._database.send(calls.search(self.name, query, vector, asked))
 
+    def recommend(
+        self,
+        positive: Any = (),
+        negative: Any = (),
+        *,
+        strategy: Strategy = "average",
+        **options: Unpack[SearchKeywords],
+    ) -> Hits:
+        """As Collection.recommend: what is like the positive examples and unlike the negative ones."""
+        examples = {"positive": positive, "negative": negative, "strategy": strategy}
+        asked: SearchKeywords = {**options, "recommend": examples}
+        hits: Hits = self.search(**asked)
+        return hits
+
+    def discover(self, target: Any = None, context: Any = (), **options: Unpack[SearchKeywords]) -> Hits:
+        """As Collection.discover: what is like the target, in the region that pairs of examples point out."""
+        asked: SearchKeywords = {**options, "discover": {"target": target, "context": context}}
+        hits: Hits = self.search(**asked)
+        return hits
+
+    def run(
+        self,
+        plan: str | SearchPlan | Mapping[str, Any],
+        query: str | Sequence[str] | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """As Collection.run: hits of a saved query, by its name, or of a plan."""
+        return self.search(query, vector=vector, **{**options, "plan": plan, "params": params})
+
+    def save_query(self, name: str, plan: SearchPlan | Mapping[str, Any]) -> None:
+        """As Collection.save_query: keep a plan with the collection under a name."""
+        self._database.send(calls.save_query(self.name, name, plan))
+
+    def queries(self) -> dict[str, dict[str, Any]]:
+        """The saved queries by name, as data."""
+        return self._database.send(calls.queries(self.name))
+
+    def delete_query(self, name: str) -> bool:
+        """Whether there was a query of that name, which is gone now."""
+        return self._database.send(calls.delete_query(self.name, name))
+
     def why_not(
         self,
         id: str,
@@ -422,24 +466,25 @@ class RemoteCollection:
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
-        modes: Sequence[Mode] = ("vector", "text", "hybrid"),
+        modes: Sequence[str] = ("vector", "text", "hybrid"),
         k: int = 100,
         measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
         where: Filter | None = None,
         **options: Any,
     ) -> dict[str, Evaluation]:
         """As Collection.evaluate: the service searches, the measures are taken here (extra [eval])."""
-        from vecdb.evaluation import Judged
+        from vecdb.evaluation import Judged, search_options
 
         judged = Judged(queries, qrels, measures)
         return {
-            mode: judged.evaluated(self.search(judged.batch, k=k, mode=mode, where=where, **options)) for mode in modes
+            mode: judged.evaluated(self.search(judged.batch, **{**search_options(mode, k), "where": where, **options}))
+            for mode in modes
         }
 
     def compare(
         self,
-        a: Mapping[str, Any] | Mode,
-        b: Mapping[str, Any] | Mode,
+        a: Mapping[str, Any] | str,
+        b: Mapping[str, Any] | str,
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
