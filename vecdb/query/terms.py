@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from vecdb.query.spelling import near_terms
+from vecdb.query.spelling import Speller
 from vecdb.words import Analyzer
 
 # Hand-picked: a word one letter away is more often the one that was meant than not, one two letters away as often as not.
@@ -71,12 +71,12 @@ def terms_of(text: str, analyzer: Analyzer, thesaurus: Thesaurus | None = None) 
     return QueryTerms(weights, words, asked)
 
 
-def corrected(terms: QueryTerms, vocabulary: Mapping[str, int], frequency: Callable[[str], int]) -> QueryTerms:
+def corrected(terms: QueryTerms, speller: Speller, frequency: Callable[[str], int]) -> QueryTerms:
     """terms, with the nearest terms of the vocabulary for each one asked for that occurs nowhere."""
     weights = dict(terms.weights)
     for term in dict.fromkeys(terms.asked):
         if not frequency(term):
-            for near, distance in near_terms(term, vocabulary, frequency):
+            for near, distance in speller.near(term, frequency):
                 weights[near] = max(weights.get(near, 0.0), _WEIGHT_AT[distance])
     return replace(terms, weights=weights)
 
