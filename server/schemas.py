@@ -242,6 +242,7 @@ class DeriveBody(Body):
     weights: list[float] = Field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])
     degree_exponent: float = -0.5
     seed: int = 0
+    tune: bool = False
 
     example: ClassVar[dict[str, Any]] = {"field": "fastrp", "kinds": ["cites"], "dimension": 64}
 

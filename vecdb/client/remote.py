@@ -279,6 +279,7 @@ class RemoteCollection:
         weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         degree_exponent: float = -0.5,
         seed: int = 0,
+        tune: bool = False,
     ) -> int:
         """As Collection.derive: make vectors of links; how many records have one."""
         call = calls.derive(
@@ -289,6 +290,7 @@ class RemoteCollection:
             weights=weights,
             degree_exponent=degree_exponent,
             seed=seed,
+            tune=tune,
         )
         return self._database.send(call)
 

@@ -291,6 +291,7 @@ class AsyncRemoteCollection:
         weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         degree_exponent: float = -0.5,
         seed: int = 0,
+        tune: bool = False,
     ) -> int:
         """As Collection.derive: make vectors of links; how many records have one."""
         call = calls.derive(
@@ -301,6 +302,7 @@ class AsyncRemoteCollection:
             weights=weights,
             degree_exponent=degree_exponent,
             seed=seed,
+            tune=tune,
         )
         return await self._database.send(call)
 

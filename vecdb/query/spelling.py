@@ -89,7 +89,7 @@ class Speller:
 def distances(word: str, candidates: Sequence[str], most: int) -> NDArray[np.int16]:
     """(len(candidates),) how far each is from word; most + 1 if it is further than most.
 
-    The usual table, one cell of all candidates at a time, and only cells that are at most so far from its diagonal (Ukkonen 1985).
+    The usual table, one cell of all candidates at a time, and only cells that are no further from its diagonal (Ukkonen 1985).
     """
     count, width = len(candidates), max(map(len, candidates), default=0)
     far = np.int16(most + 1)
