@@ -194,8 +194,8 @@ def _scaled(scores: Scores) -> Scores:
 
 
 def _seeds(slots: Rows, most: int) -> tuple[Rows, Scores]:
-    """The first slots of a list that are in the graph, and weights that sum to 1: one by the rank. Fused scores are made for their
-    order; by their size the tenth of a hybrid list would start nearly as many walks as the first, or none at all.
+    """The first slots of a list that are in the graph, and weights that sum to 1: one by the rank. Fused scores are made for
+    their order; by their size the tenth of a hybrid list would start nearly as many walks as the first, or none at all.
     """
     places = np.flatnonzero(slots >= 0)[:most]
     weights = 1.0 / (places + 1.0)
