@@ -226,9 +226,9 @@ class LinksOfBody(Body):
 
 
 class EntitiesBody(Body):
-    """The metadata key that lists the entities that a record names."""
+    """The metadata key that lists the entities that a record names; or what some records name, by their ids."""
 
-    extractor: str
+    extractor: str | dict[str, list[str]]
 
     example: ClassVar[dict[str, Any]] = {"extractor": "entities"}
 

@@ -558,6 +558,8 @@ def links_and_the_graph(db: Any) -> Any:
         docs.links("d0"),
         docs.links("d1", "link"),
         docs.link_entities("tags"),
+        docs.link_entities({"d3": ["Wing", "Flow"], "d4": ["wing"]}),
+        refusal(lambda: docs.link_entities({"nobody": ["wing"]})),
         docs.search(v, k=6, graph=vecdb.GraphOptions()),
         docs.search("wing", vector=v, k=6, candidates=2, graph={"beta": 0.7, "kinds": {"cites": 2.0, "entity": 1}}),
         docs.search([v, v], k=3, graph=vecdb.GraphOptions(beta=0.0, hops=3, seeds=4, restart=0.2, damping=0.0)),

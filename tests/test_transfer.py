@@ -127,6 +127,7 @@ def test_a_part_takes_its_own_links_along_only(tmp_path: Path) -> None:
         ('{"$collection": {"text": {"tongue": "x"}}}', InvalidRecord, "tongue"),
         ('{"text": "x", "links": [{"target": "a"}]}', InvalidRecord, "no id"),
         ('{"id": "x", "text": "x", "links": ["a"]}', InvalidRecord, "must be an object"),
+        ('{"id": "x", "text": "x", "links": 3}', InvalidRecord, "must be a list of objects"),
         ('{"id": "x", "text": "x", "links": [{"to": "a"}]}', InvalidRecord, "source and target"),
         ('{"id": "x", "text": "x", "links": [{"target": "nobody"}]}', RecordNotFound, "nobody"),
         ('{"id": "x", "text": "x", "entities": "one"}', vecdb.VecdbError, "a list of texts"),

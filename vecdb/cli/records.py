@@ -182,6 +182,8 @@ def import_records(
 ) -> None:
     """Read records (id, text, vector, model, metadata, parent, seq, expires, entities, links) into a collection. Prints how many.
 
+    Settings that the file holds are for a collection that is made now; one that exists keeps its own.
+
     \b
     vecdb import backup.jsonl --db copy.vecdb --collection notes
     zcat pdf.jsonl.gz | vecdb import - --upsert

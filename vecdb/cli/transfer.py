@@ -85,7 +85,10 @@ def import_from(
             bonds = {name: record.pop(name) for name in ("links", "entities") if name in record}
             if bonds and "id" not in record:
                 raise InvalidRecord(f"a record has {' and '.join(bonds)}, but no id; records with them need one")
-            links += [{"source": record["id"], **_object(link, "a link")} for link in bonds.get("links", ())]
+            own_links = bonds.get("links", [])
+            if not isinstance(own_links, list):
+                raise InvalidRecord(f"links of record {record['id']!r} is {own_links!r}; it must be a list of objects")
+            links += [{"source": record["id"], **_object(link, "a link")} for link in own_links]
             if "entities" in bonds:
                 named[record["id"]] = bonds["entities"]
         # A batch is of one model almost always; if not, each one's records are a transaction.
