@@ -52,7 +52,7 @@ class Entities:
 
 def _names(found: Any, what: str) -> tuple[str, ...]:
     """Each entity once, case folded, empty ones left out. Raises InvalidInput."""
-    names = list(found) if isinstance(found, Iterable) else [None]
+    names: list[Any] = list(found) if isinstance(found, Iterable) else [None]
     if isinstance(found, str) or not all(isinstance(name, str) for name in names):
         raise InvalidInput(f"{what} {found!r}; it must be a list of texts, the names of entities")
     return tuple(dict.fromkeys(name.strip().casefold() for name in names if name.strip()))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gzip
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, fields
 from itertools import chain, islice
@@ -26,7 +26,7 @@ from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import InvalidInput, InvalidRecord, MissingExtra
 from vecdb.index.base import HnswConfig
 from vecdb.metadata import decode, encode
-from vecdb.types import Filter, Link, Record
+from vecdb.types import Filter, Link, Page, Record
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
@@ -140,7 +140,11 @@ def _changed(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, An
 
 def _checked_settings(given: object) -> dict[str, Any]:
     """What `Database.collection` takes. Raises InvalidRecord."""
-    makers = {"metric": str, "text": lambda text: TextConfig(**text), "index": lambda index: HnswConfig(**index)}
+    makers: dict[str, Callable[[Any], Any]] = {
+        "metric": str,
+        "text": lambda text: TextConfig(**text),
+        "index": lambda index: HnswConfig(**index),
+    }
     settings = _object(given, f"{_COLLECTION} of the file")
     try:
         return {name: makers[name](value) for name, value in settings.items()}
@@ -166,7 +170,7 @@ def _exported(collection: Collection, where: Filter | None, vectors: bool) -> It
             yield _fields(record, collection.model) | {name: value for name, value in bonds.items() if value}
 
 
-def _pages(collection: Collection, where: Filter | None, vectors: bool) -> Iterator[Sequence[Record]]:
+def _pages(collection: Collection, where: Filter | None, vectors: bool) -> Iterator[Page]:
     cursor = None
     while True:
         page = collection.scan(where=where, limit=_PAGE, cursor=cursor, vectors=vectors)
