@@ -69,9 +69,9 @@ def tune(
     best: tuple[float, FastRPConfig, float] = (-1.0, config, 0.0)  # on the first half, the setting, on the second half
     before = 0.0
     for exponent in dict.fromkeys((config.degree_exponent, *exponents)):
-        powers = _Powers(left, replace(small, degree_exponent=exponent), keys, threads)
+        trial = _Trial(left, replace(small, degree_exponent=exponent), hidden, false, keys=keys, threads=threads)
         for place, given in enumerate(weights):
-            won = powers.won(given, hidden, false)
+            won = trial.won(given)
             first, second = float(won[:half].mean()), float(won[half:].mean())
             if place == 0 and exponent == config.degree_exponent:
                 before = second
@@ -83,31 +83,44 @@ def tune(
     return FastRPTuning(chosen, after, before, len(weights) * len({config.degree_exponent, *exponents}))
 
 
-class _Powers:
-    """The powers of one exponent, and what it takes to weigh them: a column of the sum has a mean and a variance that follow from
-    those of the powers.
+class _Trial:
+    """The powers of one exponent at the ends of true and false links, and what it takes to weigh them: a column of the sum has a
+    mean and a variance that follow from those of the powers.
     """
 
-    def __init__(self, graph: Adjacency, config: FastRPConfig, keys: Keys | None, threads: int | None) -> None:
+    def __init__(
+        self,
+        graph: Adjacency,
+        config: FastRPConfig,
+        true: Pairs,
+        false: Pairs,
+        *,
+        keys: Keys | None = None,
+        threads: int | None = None,
+    ) -> None:
         found = embed(graph, config, keys=keys, threads=threads, last_power=True)
         levels = [unit_rows(level) if config.normalise else level for level in found.powers[1:]]
-        self._levels = np.stack(levels).astype(np.float64)  # (q, N, D)
-        known = self._levels[:, found.known]
-        self._means = known.mean(axis=1)  # (q, D)
-        centred = known - self._means[:, None]
-        self._moments = np.einsum("qnd,rnd->qrd", centred, centred) / max(known.shape[1], 1)
+        centred = np.stack(levels)  # (q, N, D)
+        centred -= centred[:, found.known].mean(axis=1, keepdims=True)
+        known = centred[:, found.known]
+        self._moments = np.einsum("qnd,rnd->qrd", known, known) / max(known.shape[1], 1)
+        self._shape = len(true), centred.shape[2]
+        self._ends = [
+            [centred[:, side].reshape(len(centred), -1) for side in pairs.T] for pairs in (true, false)
+        ]  # (q, m D) each
 
-    def won(self, weights: tuple[float, ...], true: Pairs, false: Pairs) -> NDArray[np.float64]:
-        """(m,) 1 where the ends of a true pair are more alike than those of its false one, 1/2 where equally."""
-        by = np.array(weights)
-        deviation = np.sqrt(np.maximum(np.einsum("q,r,qrd->d", by, by, self._moments), 0))
-        deviation = np.where(deviation > 0, deviation, 1)
+    def won(self, weights: tuple[float, ...]) -> NDArray[np.float64]:
+        """(m,) 1 where the ends of a true link are more alike than those of its false one, 1/2 where equally."""
+        by = np.array(weights, dtype=np.float32)
+        variance = np.maximum(np.einsum("q,r,qrd->d", by, by, self._moments), 0)
+        scale = np.where(variance > 0, variance, 1) ** -0.5
 
-        def cosines(pairs: Pairs) -> Matrix:
-            ends = [(np.tensordot(by, self._levels[:, side], 1) - by @ self._means) / deviation for side in pairs.T]
-            return np.asarray(np.einsum("md,md->m", *map(unit_rows, ends)))
+        def cosines(ends: list[Matrix]) -> Matrix:
+            return np.asarray(
+                np.einsum("md,md->m", *(unit_rows((by @ end).reshape(self._shape) * scale) for end in ends))
+            )
 
-        good, bad = cosines(true), cosines(false)
+        good, bad = map(cosines, self._ends)
         return np.asarray((good > bad) + (good == bad) / 2)
 
 

@@ -50,14 +50,14 @@ def test_a_trial_is_worth_what_the_vectors_of_its_setting_are() -> None:
     left, hidden = fastrp_tuning._split(graph, np.random.default_rng(1))
     false = fastrp_tuning._false(graph, hidden, np.random.default_rng(2))
     config = FastRPConfig(dimension=32, degree_exponent=-0.25)
-    powers = fastrp_tuning._Powers(left, config, None, None)
+    trial = fastrp_tuning._Trial(left, config, hidden, false)
     for weights in ((1.0, 1.0, 1.0, 1.0), (0.0, 1.0, 0.03, 0.2)):
         vectors = embed(
             left, FastRPConfig(dimension=32, degree_exponent=-0.25, weights=weights), dtype=np.float64
         ).vectors
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         true, wrong = (np.einsum("md,md->m", unit[ends[:, 0]], unit[ends[:, 1]]) for ends in (hidden, false))
-        assert powers.won(weights, hidden, false).mean() == pytest.approx((true > wrong).mean(), abs=0.02)
+        assert trial.won(weights).mean() == pytest.approx((true > wrong).mean(), abs=0.02)
 
 
 def test_tuning_betters_a_bad_setting_and_lets_a_good_one_be() -> None:
