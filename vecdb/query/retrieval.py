@@ -16,6 +16,7 @@ from vecdb.definition import Definition
 from vecdb.derived import NodeVectors
 from vecdb.filters import Node
 from vecdb.index.base import Mask
+from vecdb.index.bm25 import Postings
 from vecdb.index.exact import exact_search
 from vecdb.memory import Memory, Part, Snapshot
 from vecdb.query.cold import ColdScan
@@ -24,7 +25,8 @@ from vecdb.query.fusion import Evidence
 from vecdb.query.ranking import Ranking, Rows, Scores, ranked
 from vecdb.query.request import VECTOR_FIELD, SearchOptions
 from vecdb.query.snippets import SnippetOptions, snippet
-from vecdb.query.terms import Marks, QueryTerms, Thesaurus, corrected, marks_of_syntax, terms_of
+from vecdb.query.spelling import Speller
+from vecdb.query.terms import Marks, QueryTerms, Thesaurus, corrected, marks_of_syntax, terms_of, with_columns
 from vecdb.rerank.tokens import Tokens, from_bytes
 from vecdb.storage import Store
 from vecdb.stored_vectors import StoredVectors
@@ -98,6 +100,7 @@ class Retrieval:
         self._wish = wait_for
         self._text = definition.config.text
         self._own_thesaurus: Thesaurus | None = None
+        self._speller: Speller | None = None
         self._nodes = nodes
         self._stored = stored
         self._cold = ColdScan(store, tables, stored, definition.config.metric)
@@ -280,7 +283,7 @@ class Retrieval:
     ) -> Found:
         """The depth best records by BM25 for each query. pools: instead of all, those among which each looks."""
         if options.syntax == "query":
-            readable = [query.encode(errors="replace").decode() for query in queries]
+            readable = [with_columns(q.encode(errors="replace").decode(), self._tables.columns) for q in queries]
             asked = zip(readable, self._among(where, pools))
             rankings = [self._cold.words([(1.0, q)] if q.strip() else [], depth, rows) for q, rows in asked]
             return Found(rankings, {"engine": "fts5"})
@@ -314,7 +317,8 @@ class Retrieval:
         words = snapshot.words
         assert words is not None
         if options.fuzzy:
-            queries = [corrected(q, words.vocabulary, partial(words.frequency, live=live)) for q in queries]
+            speller = self._spelling(words)
+            queries = [corrected(q, speller, partial(words.frequency, live=live)) for q in queries]
         within = live if allowed is None else allowed
         rankings = []
         for query, pool in zip(queries, repeat(None) if pools is None else pools):
@@ -344,7 +348,7 @@ class Retrieval:
             words = snapshot.words
             assert words is not None
             if options.fuzzy:
-                terms = corrected(terms, words.vocabulary, partial(words.frequency, live=live))
+                terms = corrected(terms, self._spelling(words), partial(words.frequency, live=live))
             frequencies = {term: words.frequency(term, live) for term in terms.weights}
         weights = {term: weight for term, weight in terms.weights.items() if weight != 1.0}
         return TextForecast(way, frequencies, weights)
@@ -371,6 +375,13 @@ class Retrieval:
         if self._text.synonyms and self._own_thesaurus is None:
             self._own_thesaurus = Thesaurus(checked_synonyms(self._text.synonyms), analyzer)
         return self._own_thesaurus
+
+    def _spelling(self, words: Postings) -> Speller:
+        """The speller of a vocabulary, which snapshots share until words are read anew."""
+        speller = self._speller
+        if speller is None or speller.vocabulary is not words.vocabulary:
+            speller = self._speller = Speller(words.vocabulary)
+        return speller
 
     def evidence(self, queries: Sequence[str], options: SearchOptions, *, stems: bool = True) -> list[Evidence]:
         """What a fusion may know of each query. stems: also how rare its words are, which a query in FTS5's syntax has not."""
