@@ -63,6 +63,9 @@ class TextBody(Body):
     k1: float = 1.2
     b: float = 0.75
     synonyms: SynonymsBody = Field(default={}, description="what else a query's word looks for")
+    stop_words: list[str] | None = Field(
+        default=None, description="words not looked for beside others; null: the language's function words"
+    )
 
 
 class IndexBody(Body):

@@ -23,22 +23,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vecdb.function_words import ENGLISH
 from vecdb.types import Hit, Metric
 
 COVERAGE_WEIGHT = 0.3
 MIN_RELEVANCE = 0.5  # of the best hit, with vectors
 MIN_COVERAGE = 0.5  # of the best hit, where only words were searched
 
-# Function words of English, and the words that questions are asked with: they say nothing about the matter.
-_FUNCTION_WORDS = (
-    "a about after again all also am an and any are as at be because been before being below between both but by "
-    "can could did do does doing down during each few for from further get give had has have having he her here "
-    "hers him his how i if in into is it its just like many me more most much my no nor not of off on once only "
-    "or other our out over own please same she should so some such tell than that the their them then there these "
-    "they this those through to too under until up us very was we were what when where which while who whom whose "
-    "why will with would you your "
-)
-STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # kana and Chinese characters
 _ENDINGS = ("ing", "edly", "ed", "es", "s", "ly")
@@ -62,7 +53,7 @@ def informative_words(text: str) -> frozenset[str]:
     for word in _WORD.findall(text.casefold()):
         if _UNSPACED.search(word):
             words.update(word[i : i + 2] for i in range(max(1, len(word) - 1)))
-        elif word not in STOP_WORDS:
+        elif word not in ENGLISH:
             words.add(_stem(word))
     return frozenset(words)
 

@@ -19,6 +19,7 @@ from bench.data import CACHE, data_folder
 from vecdb.query.fusion import Evidence
 
 DEPTH = 1_000
+_LISTS = 2  # a change of what either list is makes them anew
 
 # (id of a query) -> (what the ids of its documents begin with). LoCoMo's questions are each about one conversation.
 _WITHIN: dict[str, Callable[[str], str]] = {"locomo": lambda query: query.partition("/")[0] + "/"}
@@ -128,7 +129,7 @@ def vectors_of(judged: Judged) -> tuple[NDArray[np.float32], NDArray[np.float32]
 
 def lists_of(judged: Judged) -> Lists:
     """Both first stages' lists for every query; made on first use by vecdb's engine."""
-    path = _cached(judged, "lists", "npz")
+    path = _cached(judged, f"lists{_LISTS}", "npz")
     if not path.exists():
         documents, queries = vectors_of(judged)
         _save(path, **_packed(make_lists(judged, documents, queries)))
