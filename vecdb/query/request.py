@@ -65,7 +65,7 @@ class SearchOptions:
     exact: bool = False
     ef: int | None = None
     target_recall: float | None = None
-    fusion: str | Fusion = "rrf"
+    fusion: str | Fusion = "adaptive"
     syntax: Syntax = "plain"
     group_by: str | None = None
     per_group: int = 1

@@ -230,7 +230,9 @@ class Retrieval:
                 return Marks()
             if options.syntax == "query":
                 return marks_of_syntax(query, analyzer)
-            return Marks(frozenset(terms_of(query, analyzer, self._thesaurus(options, analyzer), self._unasked).weights))
+            return Marks(
+                frozenset(terms_of(query, analyzer, self._thesaurus(options, analyzer), self._unasked).weights)
+            )
 
     def snippets(self, texts: Sequence[str | None], marks: Marks, options: SnippetOptions) -> list[str | None]:
         """The snippet of each text; None where there is no text."""
