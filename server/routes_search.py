@@ -46,6 +46,7 @@ _HITS = {
     ],
     "cursor": None,
     "estimated_recall": None,
+    "no_answer": 0.04,
     "trace": [{"stage": "dense", "candidates": 5, "ms": 0.2, "detail": {}}],
 }
 _WHY_NOT = {
@@ -89,7 +90,7 @@ _RECALL = {
     "sample": 100,
     "rows": [{"where": "", "matching": 1204, "recall": 0.998, "p5": 0.9, "self_recall": 1.0, "exact": False}],
 }
-_FUSION = {"kind": "adaptive", "tendency": 0.04, "lean": None}
+_FUSION = {"kind": "adaptive", "usual": [0.43, 0.61, 0.58], "lean": None}
 _GAIN = {"difference": 0.0118, "low": 0.007, "high": 0.017, "p_value": 0.0001}
 _ADAPTATION = {
     "is_accepted": True,
@@ -269,11 +270,27 @@ def recall_report(target: Reading, raw: JsonBody) -> Response:
 
 
 @router.post("/fit-fusion", operation_id="fitFusion", openapi_extra=takes(FitFusionBody), responses=gives(_FUSION))
-def fit_fusion(target: Reading, raw: JsonBody) -> Response:
-    """The adaptive fusion fitted to the collection by queries without judgements, to be passed as `fusion` to searches."""
+def fit_fusion(target: Writing, raw: JsonBody) -> Response:
+    """The adaptive fusion fitted to the collection by queries, with or without judgements. Unless keep is false,
+    fusion="adaptive" means it from now on.
+    """
     body = parsed(FitFusionBody, raw)
-    fitted = target.open().fit_fusion(body.queries, vectors=body.vectors(target.settings))
+    vectors = body.vectors(target.settings)
+    fitted = target.open().fit_fusion(body.queries, vectors=vectors, qrels=body.qrels, keep=body.keep)
     return json_answer(wire.fusion_to_wire(fitted))
+
+
+@router.get("/fusion", operation_id="fusion", responses=gives({"fusion": _FUSION}))
+def fusion(target: Reading) -> Response:
+    """What was last fitted and kept, which fusion="adaptive" stands for; null if nothing was."""
+    kept = target.open().fusion
+    return json_answer({"fusion": None if kept is None else wire.fusion_to_wire(kept)})
+
+
+@router.delete("/fusion", operation_id="forgetFusion", responses=gives({"forgotten": True}))
+def forget_fusion(target: Writing) -> Response:
+    """Forget what was fitted. Whether there was something to forget."""
+    return json_answer({"forgotten": target.open().forget_fusion()})
 
 
 @router.post("/tune", operation_id="tune", openapi_extra=takes(TuneBody), responses=gives(_TUNING))

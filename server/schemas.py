@@ -65,6 +65,9 @@ class TextBody(Body):
     k1: float = 1.2
     b: float = 0.75
     synonyms: SynonymsBody = Field(default={}, description="what else a query's word looks for")
+    stop_words: list[str] | None = Field(
+        default=None, description="words not looked for beside others; null: the language's function words"
+    )
 
 
 class IndexBody(Body):
@@ -307,7 +310,7 @@ class FusionBody(Body):
     k: float | None = Field(default=None, description="of rrf")
     base: Literal[0, 1] | None = Field(default=None, description="of rrf: the rank of the first row")
     weights: list[float] | None = Field(default=None, description="of the vector list and the text list")
-    tendency: float | None = Field(default=None, description="of adaptive: what Collection.fit_fusion measured")
+    usual: list[float] | None = Field(default=None, description="of adaptive: what Collection.fit_fusion measured")
     lean: dict[str, Any] | None = Field(default=None, description="of adaptive: bias, slopes, means, deviations")
     gate: bool | None = Field(default=None, description="of vstash: drop vector hits far behind the best")
 
@@ -360,7 +363,7 @@ class SearchOptions(Body):
     exact: bool = False
     ef: int | None = None
     target_recall: float | None = None
-    fusion: str | FusionBody = "rrf"
+    fusion: str | FusionBody = "adaptive"
     syntax: Literal["plain", "query"] = "plain"
     group_by: str | None = None
     per_group: int = 1
@@ -610,18 +613,20 @@ class StoragePlanBody(Body):
 
 
 class FitFusionBody(Body):
-    """Queries such as will be asked, and their vectors where the collection does not embed."""
+    """Queries such as will be asked, and their vectors where the collection does not embed; with qrels, by their ids."""
 
-    queries: Texts
+    queries: Texts | dict[str, str]
     query_vectors: Annotated[list[Numbers], _StopAtFirst()] | None = None
     query_vectors_base64: Texts | None = None
+    qrels: dict[str, dict[str, int]] | None = Field(default=None, description="query id -> record id -> grade")
+    keep: bool = Field(default=True, description="as what fusion='adaptive' means for this collection")
 
     error: ClassVar[type[InvalidInput]] = InvalidQuery
     example: ClassVar[dict[str, Any]] = {"queries": ["vaccines in children", "side effects of aspirin"]}
 
     def vectors(self, settings: Settings) -> list[Any] | None:
         """The queries' vectors, if any were given. Raises InvalidQuery, InvalidVector."""
-        _check_queries(settings, self.queries, self.query_vectors, self.query_vectors_base64)
+        _check_queries(settings, list(self.queries), self.query_vectors, self.query_vectors_base64)
         return batch_vectors(self.query_vectors, self.query_vectors_base64)
 
 

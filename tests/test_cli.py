@@ -473,6 +473,37 @@ def test_evaluate_measures_a_folder_of_judgements(run: Command, judged: Path) ->
     assert "neither a judged collection" in run("evaluate", "nowhere").err
 
 
+@pytest.fixture
+def embedded(judged: Path, path: Path) -> Path:
+    """The same folder, and a collection "meant" that embeds its corpus."""
+    with vecdb.open(path, background=False) as db:
+        db.collection("meant", embed="default").add(ids=["d1", "d2"], texts=["bees dance", "whales sing"])
+    return judged
+
+
+def test_fit_fusion_takes_a_file_of_queries(run: Command, embedded: Path, tmp_path: Path, path: Path) -> None:
+    asked = tmp_path / "asked.txt"
+    asked.write_text("dance\n\n sing \n")
+    tried = run("fit-fusion", str(asked), "-c", "meant", "--no-keep").lines[0]
+    with vecdb.open(path, background=False) as db:
+        assert db.collection("meant").fusion is None
+    kept = run("fit-fusion", str(asked), "-c", "meant").lines[0]
+    assert (tried, kept["kind"], kept["lean"]) == (kept, "adaptive", None)
+    with vecdb.open(path, background=False) as db:
+        fusion = db.collection("meant").fusion
+        assert fusion is not None
+        assert fusion.usual == tuple(kept["usual"])
+    assert run("fit-fusion", str(asked), "-c", "meant", "--labels").code == 2
+
+
+def test_fit_fusion_takes_a_judged_set(run: Command, embedded: Path) -> None:
+    (unjudged,) = run("fit-fusion", str(embedded), "-c", "meant", "--no-keep").lines
+    (by_labels,) = run("fit-fusion", str(embedded), "-c", "meant", "--labels").lines
+    assert unjudged["lean"] is None
+    assert by_labels["lean"] is not None
+    assert "say which with --collection" in run("fit-fusion", str(embedded)).err
+
+
 def test_compare_tells_two_settings_apart(run: Command, judged: Path) -> None:
     lines = run("compare", str(judged), "text", '{"mode": "text", "where": {"none": 1}}').lines
     (line,) = [line for line in lines if line["measure"] == "R@100"]

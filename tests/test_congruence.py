@@ -229,6 +229,26 @@ def reading(db: Any) -> Any:
     ]
 
 
+def fitting(docs: Any, v: Any) -> Any:
+    asked = {"1": "wing heat", "2": "slipstream"}
+    vectors = np.stack([v, -v])
+    qrels = {"1": {docs.search("wing", k=1).ids[0]: 1}}
+
+    def kept() -> Any:
+        return docs.fusion() if callable(docs.fusion) else docs.fusion
+
+    return [
+        docs.fit_fusion(list(asked.values()), vectors=vectors, keep=False),
+        docs.fit_fusion(asked, vectors=vectors, qrels=qrels, keep=False),
+        kept(),
+        docs.fit_fusion(asked, vectors=vectors),
+        kept(),
+        docs.search("wing heat", vector=v, k=3, fusion="adaptive"),
+        docs.forget_fusion(),
+        docs.forget_fusion(),
+    ]
+
+
 def searching(db: Any) -> Any:
     docs = filled(db)
     v = np.array([0.3, -0.2, 0.9, 0.1])
@@ -244,8 +264,8 @@ def searching(db: Any) -> Any:
         docs.search("wing", vector=v, k=3, fusion=Weighted(weights=(0.2, 0.8))),
         *(docs.search("wing heat", vector=v, k=3, fusion=name) for name in FUSIONS),
         docs.search("wing heat", vector=v, k=3, fusion=Vstash(gate=False)),
-        docs.search("wing heat", vector=v, k=3, fusion=Adaptive(tendency=0.1)),
-        docs.fit_fusion(["wing heat", "slipstream"], vectors=np.stack([v, -v])),
+        docs.search("wing heat", vector=v, k=3, fusion=Adaptive(usual=(0.4, 0.7, 0.6))),
+        *fitting(docs, v),
         docs.search(["wing", "heat plate", "nothing of this"], k=2),
         docs.search(np.stack([v, -v]), k=2),
         docs.search(["wing", "heat"], vector=np.stack([v, -v]), k=2),

@@ -620,9 +620,24 @@ class AsyncCollection:
             lambda: self._collection.tune(target_recall, k=k, budget_s=budget_s, queries=queries, apply=apply)
         )
 
-    async def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
-        """As Collection.fit_fusion: the adaptive fusion fitted by queries without judgements."""
-        return await self._run(lambda: self._collection.fit_fusion(queries, vectors=vectors))
+    async def fit_fusion(
+        self,
+        queries: Sequence[str] | Mapping[str, str],
+        *,
+        vectors: ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        keep: bool = True,
+    ) -> Adaptive:
+        """As Collection.fit_fusion: the adaptive fusion fitted by queries, with or without judgements."""
+        return await self._run(lambda: self._collection.fit_fusion(queries, vectors=vectors, qrels=qrels, keep=keep))
+
+    async def forget_fusion(self) -> bool:
+        """As Collection.forget_fusion."""
+        return await self._run(self._collection.forget_fusion)
+
+    async def fusion(self) -> Adaptive | None:
+        """As Collection.fusion, but to be called: what `fit_fusion` kept; None without one."""
+        return await self._run(lambda: self._collection.fusion)
 
     async def adapt(
         self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True

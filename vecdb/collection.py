@@ -431,8 +431,9 @@ class Collection:
         allow. where: a filter on metadata. exact: look at every vector instead of the index. ef: beam width in the graph, larger
         is slower and truer. target_recall: instead of ef, the share of the true neighbours that is wanted (0.95, say); each
         query then ends by itself, and the hits' estimated_recall says what it is likely to have reached.
-        fusion: how hybrid lists are joined: "rrf" (by rank), "weighted", "zscore", "distribution", "combmnz" (by score),
-        "adaptive" (weights of each query's own, see `fit_fusion`), "vstash" (its rule), or an object of vecdb.query.fusion.
+        fusion: how hybrid lists are joined: "auto", which is "adaptive" (by score, with weights of each query's own; see
+        `fit_fusion`) for a vector list and a word list and "rrf" (by rank) for those of prefetches; "weighted", "zscore",
+        "distribution", "combmnz" (by score), "vstash" (its rule), or an object of vecdb.query.fusion.
         syntax="query": text is read as a query with "phrases", prefix*, AND, OR, NOT and parentheses; title:word, book.title:word
         and {title text}:word look into those fields of the collection only. "plain" takes any text.
         group_by: at most per_group hits of one parent (or of one value of a metadata key). min_score: leave out hits below.
@@ -716,19 +717,61 @@ class Collection:
         self._upkeep.nudge(self._indexing)
         return tuning
 
-    def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
+    def fit_fusion(
+        self,
+        queries: Sequence[str] | Mapping[str, str],
+        *,
+        vectors: ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        keep: bool = True,
+    ) -> Adaptive:
         """The adaptive fusion fitted to this collection by some dozens of queries such as will be asked, without judgements.
 
-        For `search(…, fusion=that)` on this collection only: it says which of words and vectors serves its queries better.
-        vectors: (B, D) of the queries, where the collection does not embed. It is a small value, equal to
-        Adaptive(tendency=that.tendency), to be kept with the program. Raises InvalidInput, InvalidQuery.
+        It says which of words and vectors serves the collection's queries better. keep: it stays with the collection, and
+        fusion="adaptive" means it from now on, also in other processes; False only gives it, for `search(…, fusion=that)`.
+        vectors: (B, D) of the queries, where the collection does not embed. qrels: judgements (id of a query -> id -> grade, with
+        queries as id -> text), which make it better where there are some dozens. Raises InvalidInput, InvalidQuery, ReadOnly.
         """
-        from vecdb.query.fusion.fitting import fit
+        from vecdb.query.fusion import fitting
 
+        texts = list(queries.values() if isinstance(queries, Mapping) else queries)
         if vectors is None and not self._definition.embeds:
             raise InvalidQuery(f"collection {self.name!r} has no embedding model; give the queries' vectors as well")
-        given = self._queries(list(queries), vectors, None)[0] if len(queries) else []
-        return fit(self._engine, given, SearchOptions(mode="hybrid"))
+        given = self._queries(texts, vectors, None)[0] if texts else []
+        grades = None if qrels is None else self._grades(queries, qrels)
+        fitted = fitting.fit(self._engine, given, SearchOptions(mode="hybrid"), grades)
+        if keep:
+            with self._store.write() as db:
+                self._definition.refresh(db)
+                self._definition.kept.put(db, "fusion", fitting.to_json(fitted))
+        return fitted
+
+    def forget_fusion(self) -> bool:
+        """Undo `fit_fusion`: fusion="adaptive" knows nothing of this collection any more. Whether there was something."""
+        with self._store.write() as db:
+            self._definition.refresh(db)
+            return self._definition.kept.forget(db, "fusion")
+
+    @property
+    def fusion(self) -> Adaptive | None:
+        """What `fit_fusion` kept, which fusion="adaptive" stands for; None without one."""
+        return self._engine.fitted_fusion()
+
+    def _grades(
+        self, queries: Sequence[str] | Mapping[str, str], qrels: Mapping[str, Mapping[str, int]]
+    ) -> list[dict[int, float]]:
+        """Judgements by row, for each query; those of records that are not here are left out."""
+        if not isinstance(queries, Mapping):
+            raise InvalidInput("qrels are by the ids of queries; give queries as a mapping, id -> text")
+        unknown = [id for id in qrels if id not in queries]
+        if unknown:
+            raise InvalidInput(
+                f"qrels judge a query {unknown[0]!r} that is not among queries; leave it out, or give it"
+            )
+        ids = list(dict.fromkeys(id for judged in qrels.values() for id in judged))
+        with self._store.snapshot() as db:
+            known = self._tables.by_ids(db, ids)
+        return [{known[id].row: float(g) for id, g in qrels.get(query, {}).items() if id in known} for query in queries]
 
     def adapt(self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True) -> Adaptation:
         """Learn from the collection's own documents, without labels, a small map of query vectors under which they are found

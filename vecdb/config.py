@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vecdb.errors import InvalidInput
+from vecdb.function_words import ENGLISH
 from vecdb.index.base import HnswConfig, IndexConfig, NeuralLshConfig, index_config
 from vecdb.rerank.tokens import CODECS, TokenCodec
 from vecdb.types import Metric
@@ -44,6 +45,9 @@ class TextConfig:
 
     synonyms: term or phrase -> what a query that has it also looks for: {"car": ["automobile"], "nyc": {"new york": 0.8}}, with
     weights (0.5 where none is given). One way only; a search may give others.
+
+    stop_words: words that a plain query does not look for unless it has no others; they are indexed all the same, so that phrases
+    and syntax="query" find them. None: the function words of English where that is the language, else none; (): none.
     """
 
     language: str = "english"
@@ -53,6 +57,7 @@ class TextConfig:
     k1: float = 1.2
     b: float = 0.75
     synonyms: Synonyms = field(default_factory=dict)
+    stop_words: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
@@ -70,6 +75,14 @@ class TextConfig:
         object.__setattr__(self, "b", float(self.b))
         object.__setattr__(self, "fields", _checked_fields(self.fields))
         object.__setattr__(self, "synonyms", checked_synonyms(self.synonyms))
+        object.__setattr__(self, "stop_words", _checked_stop_words(self.stop_words))
+
+    @property
+    def unasked(self) -> Set[str]:
+        """The stop words, in lower case."""
+        if self.stop_words is None:
+            return ENGLISH if self.language == "english" else frozenset()
+        return frozenset(word.casefold() for word in self.stop_words)
 
     @property
     def is_snowball(self) -> bool:
@@ -122,6 +135,14 @@ def checked_synonyms(given: Synonyms, error: type[InvalidInput] = InvalidInput) 
                 )
         checked[text] = {word: float(weight) for word, weight in expansions.items()}
     return checked
+
+
+def _checked_stop_words(words: Sequence[str] | None) -> tuple[str, ...] | None:
+    if words is None:
+        return None
+    if isinstance(words, str) or not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        raise InvalidInput(f"stop_words is {words!r}; give a list of words such as ['der', 'die', 'das'], [] for none")
+    return tuple(words)
 
 
 def _checked_fields(fields: Mapping[str, float]) -> dict[str, float]:

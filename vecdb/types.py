@@ -88,12 +88,17 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True)
 class Hits(Sequence[Hit]):
-    """The hits of one query, best first: a sequence. cursor continues after the last hit; None at the end."""
+    """The hits of one query, best first: a sequence. cursor continues after the last hit; None at the end.
+
+    no_answer: the probability that nothing relevant was found (see `vecdb.relevance`); None for a query without text, and where
+    vectors of another model than the default one were searched.
+    """
 
     hits: tuple[Hit, ...] = ()
     cursor: str | None = None
     estimated_recall: float | None = None
     trace: tuple[StageReport, ...] = ()
+    no_answer: float | None = None
 
     @property
     def ids(self) -> list[str]:

@@ -170,6 +170,7 @@ def hits_to_wire(hits: Hits, *, compact: bool = False) -> Wire:
         "hits": [_hit_to_wire(hit, compact) for hit in hits.hits],
         "cursor": hits.cursor,
         "estimated_recall": hits.estimated_recall,
+        "no_answer": hits.no_answer,
         "trace": [
             {"stage": step.stage, "candidates": step.candidates, "ms": step.ms, "detail": dict(step.detail)}
             for step in hits.trace
@@ -182,6 +183,7 @@ def hits_from_wire(value: Wire) -> Hits:
         hits=tuple(_hit_from_wire(hit) for hit in value["hits"]),
         cursor=value["cursor"],
         estimated_recall=value["estimated_recall"],
+        no_answer=value["no_answer"],
         trace=tuple(StageReport(**step) for step in value["trace"]),
     )
 

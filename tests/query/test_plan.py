@@ -69,11 +69,11 @@ def test_a_search_goes_the_way_that_was_planned(path: Path, options: dict[str, A
 
 def test_frequencies_are_the_same_before_and_after_loading(db: vecdb.Database) -> None:
     collection = filled(db)
-    cold = stages(collection.explain("ants and bees", synonyms={"bee": ["elk"]}))["text"]
+    cold = stages(collection.explain("ants beside bees", synonyms={"bee": ["elk"]}))["text"]
     collection.warm()
-    warm = stages(collection.explain("ants and bees", synonyms={"bee": ["elk"]}))["text"]
+    warm = stages(collection.explain("ants beside bees", synonyms={"bee": ["elk"]}))["text"]
     assert (cold.way, warm.way) == ("fts5", "memory")
-    assert cold.detail["terms"] == warm.detail["terms"] == {"ant": 24, "and": 0, "bee": 24, "elk": 24}
+    assert cold.detail["terms"] == warm.detail["terms"] == {"ant": 24, "besid": 0, "bee": 24, "elk": 24}
     assert cold.cost == warm.cost == 72
     assert warm.detail["weights"] == {"elk": 0.5}
     assert stages(collection.explain("antz", fuzzy=True))["text"].detail["terms"] == {"antz": 0, "ant": 24}

@@ -94,7 +94,7 @@ READS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/collections/{name}/search/batch", {"queries": ["wing"]}),
     ("POST", "/v1/collections/{name}/why-not", {"id": "a", "query": "wing"}),
     ("POST", "/v1/collections/{name}/explain", {"query": "wing"}),
-    ("POST", "/v1/collections/{name}/fit-fusion", {"queries": ["wing", "heat"]}),
+    ("GET", "/v1/collections/{name}/fusion", None),
     ("POST", "/v1/collections/{name}/context", {"question": "wing"}),
     ("POST", "/v1/collections/{name}/recall-report", {}),
     ("POST", "/v1/collections/{name}/records/get", {"ids": ["a"]}),
@@ -136,6 +136,8 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/collections/{name}/tune", {"budget_s": 0.01}),
     ("POST", "/v1/collections/{name}/adapt", {}),
     ("DELETE", "/v1/collections/{name}/adapter", None),
+    ("POST", "/v1/collections/{name}/fit-fusion", {"queries": ["wing", "heat"]}),
+    ("DELETE", "/v1/collections/{name}/fusion", None),
     ("DELETE", "/v1/collections/{name}", None),
 ]
 WHOLE: list[tuple[str, str, Any]] = [("GET", "/v1/check", None), ("GET", "/metrics", None)]

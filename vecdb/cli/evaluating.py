@@ -1,4 +1,4 @@
-"""vecdb evaluate, compare, gate."""
+"""vecdb evaluate, compare, gate, fit-fusion."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ Depth = Annotated[int, typer.Option("-k", min=1, help="How many hits of each que
 def add_to(app: typer.Typer) -> None:
     for command in (evaluate, compare, gate):
         app.command()(command)
+    app.command("fit-fusion")(fit_fusion)
 
 
 def evaluate(
@@ -156,3 +157,31 @@ def gate(
         raise typer.Exit(1)
     if save is not None:
         write_file(save, [dumps(asdict(found.evaluation))])
+
+
+def fit_fusion(
+    queries: Annotated[str, typer.Argument(help="A file of queries, one a line; or a judged set, as for evaluate.")],
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    labels: Annotated[bool, typer.Option(help="Learn from the set's judgements as well.")] = False,
+    keep: Annotated[bool, typer.Option(help="Let searches use it from now on.")] = True,
+) -> None:
+    """Fit how lists by vector and by words are joined to what is asked of this collection; some dozens of queries will do.
+
+    \b
+    vecdb fit-fusion asked.txt --collection notes
+    """
+    from vecdb.judged import load_judged
+    from vecdb.wire import fusion_to_wire
+
+    path = Path(queries)
+    if path.is_file():
+        if labels:
+            raise typer.BadParameter("a file of queries has no judgements; give a judged set", param_hint="--labels")
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        asked, qrels = {str(number): line for number, line in enumerate(lines) if line}, None
+    else:
+        known = load_judged(queries)
+        asked, qrels = dict(known.queries), known.qrels if labels else None
+    with open_collection(db, collection, read_only=not keep) as docs:
+        emit(fusion_to_wire(docs.fit_fusion(asked, qrels=qrels, keep=keep)))

@@ -362,11 +362,30 @@ def recall_report(
     return _asking(name, "recall-report", body, wire.recall_report_from_wire)
 
 
-def fit_fusion(name: str, queries: Sequence[str], vectors: ArrayLike | None) -> Call[Adaptive]:
-    body: Wire = {"queries": list(queries)}
+def fit_fusion(
+    name: str,
+    queries: Sequence[str] | Mapping[str, str],
+    vectors: ArrayLike | None,
+    qrels: Mapping[str, Mapping[str, int]] | None,
+    keep: bool,
+) -> Call[Adaptive]:
+    body: Wire = {"queries": dict(queries) if isinstance(queries, Mapping) else list(queries), "keep": keep}
     if vectors is not None:
         body["query_vectors_base64"] = [wire.to_base64(row) for row in as_matrix(vectors, what="the queries")]
-    return _asking(name, "fit-fusion", body, wire.adaptive_from_wire)
+    if qrels is not None:
+        body["qrels"] = {query: dict(judged) for query, judged in qrels.items()}
+    return Call("POST", f"{_path(name)}/fit-fusion", wire.adaptive_from_wire, _json(body))
+
+
+def forget_fusion(name: str) -> Call[bool]:
+    return Call("DELETE", f"{_path(name)}/fusion", lambda value: bool(value["forgotten"]))
+
+
+def fusion(name: str) -> Call[Adaptive | None]:
+    def read(value: Wire) -> Adaptive | None:
+        return None if value["fusion"] is None else wire.adaptive_from_wire(value["fusion"])
+
+    return Call("GET", f"{_path(name)}/fusion", read, is_safe=True)
 
 
 def tune(

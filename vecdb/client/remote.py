@@ -536,9 +536,25 @@ class RemoteCollection:
         call = calls.recall_report(self.name, sample=sample, k=k, ef=ef, where=where, seed=seed)
         return self._database.send(call)
 
-    def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
-        """As Collection.fit_fusion: the adaptive fusion fitted by queries without judgements."""
-        return self._database.send(calls.fit_fusion(self.name, queries, vectors))
+    def fit_fusion(
+        self,
+        queries: Sequence[str] | Mapping[str, str],
+        *,
+        vectors: ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        keep: bool = True,
+    ) -> Adaptive:
+        """As Collection.fit_fusion: the adaptive fusion fitted by queries, with or without judgements."""
+        return self._database.send(calls.fit_fusion(self.name, queries, vectors, qrels, keep))
+
+    def forget_fusion(self) -> bool:
+        """As Collection.forget_fusion."""
+        return self._database.send(calls.forget_fusion(self.name))
+
+    @property
+    def fusion(self) -> Adaptive | None:
+        """What `fit_fusion` kept, which fusion="adaptive" stands for; None without one."""
+        return self._database.send(calls.fusion(self.name))
 
     def tune(
         self,

@@ -549,9 +549,24 @@ class AsyncRemoteCollection:
         call = calls.recall_report(self.name, sample=sample, k=k, ef=ef, where=where, seed=seed)
         return await self._database.send(call)
 
-    async def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
-        """As Collection.fit_fusion: the adaptive fusion fitted by queries without judgements."""
-        return await self._database.send(calls.fit_fusion(self.name, queries, vectors))
+    async def fit_fusion(
+        self,
+        queries: Sequence[str] | Mapping[str, str],
+        *,
+        vectors: ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        keep: bool = True,
+    ) -> Adaptive:
+        """As Collection.fit_fusion: the adaptive fusion fitted by queries, with or without judgements."""
+        return await self._database.send(calls.fit_fusion(self.name, queries, vectors, qrels, keep))
+
+    async def forget_fusion(self) -> bool:
+        """As Collection.forget_fusion."""
+        return await self._database.send(calls.forget_fusion(self.name))
+
+    async def fusion(self) -> Adaptive | None:
+        """What `fit_fusion` kept, which fusion="adaptive" stands for; None without one."""
+        return await self._database.send(calls.fusion(self.name))
 
     async def tune(
         self,

@@ -18,11 +18,12 @@ import numpy as np
 
 from vecdb.adaptation.kept import KeptMap
 from vecdb.definition import Definition
+from vecdb.embedding.base import DEFAULT_MODEL
 from vecdb.errors import InvalidInput, InvalidQuery
 from vecdb.filters import And, Node
 from vecdb.metadata import decode
 from vecdb.query.boosting import Booster
-from vecdb.query.fusion import Share, fuse, fusion_of
+from vecdb.query.fusion import Adaptive, Share, fuse
 from vecdb.query.graph import GraphStage
 from vecdb.query.graph_options import GraphOptions
 from vecdb.query.ranking import Ranking, Rows
@@ -33,6 +34,7 @@ from vecdb.query.selection import Covered, Pool, Selection, name_of
 from vecdb.query.selection.grouping import grouped
 from vecdb.query.shown import Shown
 from vecdb.query.terms import Marks, QueryTerms
+from vecdb.relevance import LOOKED_AT, no_answer
 from vecdb.storage import Store
 from vecdb.tables import StoredRecord, Tables
 from vecdb.types import Hit, Hits, StageReport, TraceStep
@@ -322,7 +324,9 @@ class Engine:
         return self.retrieval.prepared(matrix, VECTOR_FIELD, "the vector of query {}".format)
 
     def _fuse(self, courses: list[Course], options: SearchOptions) -> None:
-        fusion = fusion_of(options.fusion, len(courses[0].lists))
+        fusion = options.joining(len(courses[0].lists))
+        if fusion == Adaptive():
+            fusion = self.fitted_fusion() or fusion
         texts = [course.query.text or "" for course in courses]
         for course, evidence in zip(courses, self.retrieval.evidence(texts, options, stems=fusion.needs_stems)):
             since = time.perf_counter()
@@ -331,6 +335,13 @@ class Engine:
             course.stages.append(fused.ranking)
             detail = {"kind": type(fusion).__name__.lower(), **fused.detail}
             course.report("fusion", len(fused.ranking), since, detail)
+
+    def fitted_fusion(self) -> Adaptive | None:
+        """What was fitted for this collection, by whatever process; None if nothing was."""
+        from vecdb.query.fusion import fitting
+
+        with self._store.read() as db:
+            return fitting.from_json(self._definition.kept.get(db, "fusion"))
 
     def _follow_links(self, course: Course, options: GraphOptions) -> None:
         since = time.perf_counter()
@@ -412,6 +423,21 @@ class Engine:
             cursor=cursor_to(place, course.query, options) if place < len(ranking) else None,
             estimated_recall=course.recall,
             trace=tuple(course.reports),
+            no_answer=self._no_answer(course, options),
+        )
+
+    def _no_answer(self, course: Course, options: SearchOptions) -> float | None:
+        """Of the question, not of the page: it looks at the best candidates."""
+        vector = next((ranking for ranking in course.lists if ranking.name == "vector"), None)
+        config = self._definition.config
+        is_known = options.field == VECTOR_FIELD and (config.model, config.metric) == (DEFAULT_MODEL, "cosine")
+        if course.query.text is None or (vector is not None and not is_known):
+            return None
+        cosine = None if vector is None else float(vector.scores[:1].max(initial=0.0))
+        first = course.last.rows[:LOOKED_AT].tolist()
+        self._load(course, first)
+        return no_answer(
+            course.query.text, [course.records[row].text for row in first if row in course.records], cosine
         )
 
     def _told(self, chosen: Chosen, rows: list[int]) -> dict[int, dict[str, Any]]:

@@ -19,7 +19,6 @@ from vecdb.index.base import Mask
 from vecdb.memory import Snapshot
 from vecdb.query.engine import Engine, both, prefetch_name
 from vecdb.query.examples import SCANNED
-from vecdb.query.fusion import fusion_of
 from vecdb.query.plan_data import as_data
 from vecdb.query.request import Query, SearchOptions
 from vecdb.query.second_look import rerank_name
@@ -129,7 +128,7 @@ def _text(engine: Engine, text: str, depth: int, options: SearchOptions) -> Plan
 
 def _after(lists: tuple[str, ...], options: SearchOptions) -> Iterator[PlannedStage]:
     if len(lists) > 1:
-        fusion = fusion_of(options.fusion, len(lists))
+        fusion = options.joining(len(lists))
         given = getattr(fusion, "weights", None)  # some are found for each query
         weights = {} if given is None else {"weights": dict(zip(lists, given))}
         yield PlannedStage("fusion", type(fusion).__name__.lower(), "there are several lists", None, weights)

@@ -79,7 +79,7 @@ class SearchOptions:
     exact: bool = False
     ef: int | None = None
     target_recall: float | None = None
-    fusion: str | Mapping[str, Any] | Fusion = "rrf"
+    fusion: str | Mapping[str, Any] | Fusion = "auto"
     syntax: Syntax = "plain"
     group_by: str | None = None
     per_group: int = 1
@@ -122,7 +122,7 @@ class SearchOptions:
                 _ = self.condition
         if self.boosts or self.prefetch or self.recommend is not None or self.discover is not None:
             self._check_parts()
-        if self.fusion != "rrf":
+        if self.fusion != "auto":
             with InvalidInput.under("fusion"):
                 fusion_of(self.fusion)
         if self.selector is not None and self.offset + self.k > MOST_IN_POOL:
@@ -192,6 +192,14 @@ class SearchOptions:
         with InvalidInput.under("select"):
             return selector_of(self.select)
 
+    def joining(self, lists: int) -> Fusion:
+        """The fusion of so many first-stage lists. What reads off queries which list to trust knows a vector list and a word
+        list, so those of prefetches are joined by rank unless it was said how. Raises InvalidQuery.
+        """
+        if self.fusion == "auto":
+            return fusion_of("rrf" if self.steps and self.mode == "auto" else "adaptive", lists)
+        return fusion_of(self.fusion, lists)
+
     @property
     def steps(self) -> tuple[SearchPlan, ...]:
         """The searches whose candidates this one works over; none if it works over all records."""
@@ -246,7 +254,7 @@ class SearchOptions:
         """How many candidates each first-stage list must give."""
         if self.candidates is not None:
             return max(self.candidates, self.wanted)
-        depth = self.wanted if lists == 1 else fusion_of(self.fusion, lists).pool(self.wanted)
+        depth = self.wanted if lists == 1 else self.joining(lists).pool(self.wanted)
         if self.rerank is not None:
             depth = max(depth, 50, 5 * self.wanted, *(stage.top or 0 for stage in self.stages))
         if (selector := self.selector) is not None:

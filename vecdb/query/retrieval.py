@@ -99,6 +99,7 @@ class Retrieval:
         self._definition = definition
         self._wish = wait_for
         self._text = definition.config.text
+        self._unasked = self._text.unasked
         self._own_thesaurus: Thesaurus | None = None
         self._speller: Speller | None = None
         self._nodes = nodes
@@ -290,7 +291,7 @@ class Retrieval:
         with self._store.read() as db:
             analyzer = Analyzer(db, self._text)
             thesaurus = self._thesaurus(options, analyzer)
-            terms = [terms_of(query, analyzer, thesaurus) for query in queries]
+            terms = [terms_of(query, analyzer, thesaurus, self._unasked) for query in queries]
         matches = [query.matches for query in terms]
         if self._memory.newest().words is not None or self._needs_memory(matches, options):
             return self._words_from_memory(terms, depth, where, options, pools)
@@ -337,7 +338,7 @@ class Retrieval:
         loaded = self._memory.newest().words is not None
         with self._store.read() as db:
             analyzer = Analyzer(db, self._text)
-            terms = terms_of(query, analyzer, self._thesaurus(options, analyzer))
+            terms = terms_of(query, analyzer, self._thesaurus(options, analyzer), self._unasked)
         way: TextWay = "memory" if loaded else "fts5"
         if not loaded and self._needs_memory([terms.matches], options):
             way = "memory (loaded first)"
@@ -361,7 +362,9 @@ class Retrieval:
                 return Marks()
             if options.syntax == "query":
                 return marks_of_syntax(query, analyzer)
-            return Marks(frozenset(terms_of(query, analyzer, self._thesaurus(options, analyzer)).weights))
+            return Marks(
+                frozenset(terms_of(query, analyzer, self._thesaurus(options, analyzer), self._unasked).weights)
+            )
 
     def snippets(self, texts: Sequence[str | None], marks: Marks, options: SnippetOptions) -> list[str | None]:
         """The snippet of each text; None where there is no text."""

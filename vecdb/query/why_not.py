@@ -15,7 +15,7 @@ from typing import Any
 from vecdb.errors import InvalidQuery, VecdbError
 from vecdb.filters import And, Node, conjuncts, describe
 from vecdb.query.engine import Course, Engine, both, group_of, prefetch_name
-from vecdb.query.fusion import fusion_of
+from vecdb.query.fusion import Adaptive, ZScore
 from vecdb.query.plan_data import as_data
 from vecdb.query.ranking import Ranking
 from vecdb.query.request import MOST_HITS, Query, SearchOptions, SearchPlan
@@ -216,7 +216,7 @@ class _Search:
         favourite = places.index(place)
         name = course.lists[favourite].name
         reason = f"it is number {place} of the {name} list, but the fusion of the lists made it number {rank}"
-        change = self._weightier(favourite, options) or {"k": rank - options.offset}
+        change = self._weightier(favourite, course, options) or {"k": rank - options.offset}
         return _Miss("fusion", reason, change, rank)
 
     def _boosted_away(self, rank: int, course: Course, options: SearchOptions) -> _Miss | None:
@@ -231,9 +231,11 @@ class _Search:
         reason = f"it was number {before} before the boosts, which made it number {rank}"
         return _Miss("boosts", reason, {"k": rank - options.offset}, rank)
 
-    def _weightier(self, favourite: int, options: SearchOptions) -> Change | None:
+    def _weightier(self, favourite: int, course: Course, options: SearchOptions) -> Change | None:
         """The fusion with about the smallest weight of that list that admits the record; None if none does."""
-        fusion = fusion_of(options.fusion, max(2, len(options.steps)) if options.mode == "auto" else 2)
+        fusion = options.joining(len(course.lists))
+        if isinstance(fusion, Adaptive):  # the same with the weights that it chose
+            fusion = ZScore(weights=tuple(course.shares[ranking.name].weight for ranking in course.lists))
         given = getattr(fusion, "weights", None)
         if not given or not is_dataclass(fusion) or isinstance(fusion, type):
             return None

@@ -4,7 +4,7 @@ ranks.py     by rank: Rrf                       vstash.py     the rule of vstash
 scores.py    by score: Weighted (min-max), ZScore, Distribution, CombMnz
 adaptive.py  weights of each query's own        features.py   what they are read off
 learning.py  from judged queries                learned.py    what was learned
-fitting.py   to a collection
+fitting.py   to a collection, by what is asked of it
 """
 
 from __future__ import annotations
