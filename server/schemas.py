@@ -226,9 +226,9 @@ class LinksOfBody(Body):
 
 
 class EntitiesBody(Body):
-    """The metadata key that lists the entities that a record names."""
+    """The metadata key that lists the entities that a record names; or what some records name, by their ids."""
 
-    extractor: str
+    extractor: str | dict[str, list[str]]
 
     example: ClassVar[dict[str, Any]] = {"extractor": "entities"}
 
@@ -242,6 +242,7 @@ class DeriveBody(Body):
     weights: list[float] = Field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])
     degree_exponent: float = -0.5
     seed: int = 0
+    tune: bool = False
 
     example: ClassVar[dict[str, Any]] = {"field": "fastrp", "kinds": ["cites"], "dimension": 64}
 

@@ -200,6 +200,23 @@ def test_snippets_and_corrections(filled: Command) -> None:
     assert filled("search", "flowres").lines == []
 
 
+def test_search_follows_links(filled: Command) -> None:
+    whales, bees = "whales.txt#1", "bees.md#1"
+    filled("link", whales, bees, "--kind", "beside")
+    query = ("search", "what do blue whales eat", "-k", "2", "--mode", "text", "--trace")
+    assert [line["id"] for line in filled(*query).lines] == [whales]
+    for options in (
+        ("--graph", "on"),
+        ("--graph", "beta=0.9", "--graph", 'kinds=["beside"]'),
+        ("--graph", '{"hops": 1}'),
+    ):
+        done = filled(*query, *options)
+        assert [line["id"] for line in done.lines] == [whales, bees]
+        assert "graph:" in done.err
+    assert "graph" in filled("explain", "whales", "--graph", "on", "--plain").out
+    assert (filled(*query, "--graph", "beta").code, filled(*query, "--graph", "colour=3").code) == (2, 1)
+
+
 def test_explain_tells_the_plan_without_searching(filled: Command) -> None:
     stages = filled("explain", "bees", "--where", "kind=csv", "-k", "3").lines
     assert [stage["stage"] for stage in stages] == ["filter", "text", "page"]

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -329,7 +329,7 @@ class AsyncCollection:
         """The links that were put at a record, either end (None: at all)."""
         return await self._run(lambda: self._collection.links(id, kind))
 
-    async def link_entities(self, extractor: Extractor) -> int:
+    async def link_entities(self, extractor: Extractor | Mapping[str, Iterable[str]]) -> int:
         """As Collection.link_entities: link records that name the same; how many entities are named in all."""
         return await self._run(lambda: self._collection.link_entities(extractor))
 
@@ -342,11 +342,18 @@ class AsyncCollection:
         weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         degree_exponent: float = -0.5,
         seed: int = 0,
+        tune: bool = False,
     ) -> int:
         """As Collection.derive: make vectors of links; how many records have one."""
         return await self._run(
             lambda: self._collection.derive(
-                field, kinds=kinds, dimension=dimension, weights=weights, degree_exponent=degree_exponent, seed=seed
+                field,
+                kinds=kinds,
+                dimension=dimension,
+                weights=weights,
+                degree_exponent=degree_exponent,
+                seed=seed,
+                tune=tune,
             )
         )
 

@@ -10,7 +10,7 @@ import base64
 import binascii
 import difflib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -264,13 +264,16 @@ class Collection:
         """The links that were put at a record, either end (None: at all), by source, target and kind. Raises RecordNotFound."""
         return self._links.of(id, kind)
 
-    def link_entities(self, extractor: Extractor) -> int:
+    def link_entities(self, extractor: Extractor | Mapping[str, Iterable[str]]) -> int:
         """Link records that name the same, for searches with `graph=`: those that are there now and, through this handle, those
         written from now on. Returns how many entities are named in all.
 
-        extractor: a function from a text to the names in it, or the metadata key that lists them. Letter case does not count;
-        what more than 64 records name links none of them.
+        extractor: a function from a text to the names in it, or the metadata key that lists them. Or what some records name, by
+        their ids; that says nothing of others. Letter case does not count; what more than 64 records name links none of them.
+        Raises RecordNotFound.
         """
+        if isinstance(extractor, Mapping):
+            return self._links.name(extractor)
         before, entities = self._writer.entities, Entities(extractor)
         self._writer.entities = entities  # before the others are read: what is written meanwhile must not be missed
         try:
@@ -288,19 +291,22 @@ class Collection:
         weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         degree_exponent: float = -0.5,
         seed: int = 0,
+        tune: bool = False,
     ) -> int:
         """Make a vector for each record that has links, by what it is linked to over several hops (FastRP); returns how many
         have one. Search them with `field="fastrp"`: records whose surroundings are alike come first.
 
         kinds: of the links that count, or a factor for each; None: all. weights: of one hop, two hops, …. degree_exponent: from
         -1 to 0, how much records that many links lead to are held back. Called again, everything is looked at again, and
-        vectors of before are not comparable with those from then on. Raises InvalidQuery, InvalidInput, ReadOnly.
+        vectors of before are not comparable with those from then on. tune: choose weights and degree_exponent by how well they
+        foretell links that are hidden from them; those given are kept unless others prove better. Raises InvalidQuery,
+        InvalidInput, ReadOnly.
         """
         from vecdb.index.fastrp import FastRPConfig
 
         check_field(field)
         config = FastRPConfig(dimension, tuple(map(float, weights)), degree_exponent, seed=seed)
-        return self._nodes.derive(config, kinds)
+        return self._nodes.derive(config, kinds, tune=tune)
 
     def vector(self, id: str, field: str = FASTRP) -> Vector | None:
         """The vector of a record in a derived field; None if it has none, or is not there."""
@@ -418,7 +424,8 @@ class Collection:
         query then ends by itself, and the hits' estimated_recall says what it is likely to have reached.
         fusion: how hybrid lists are joined: "rrf" (by rank), "weighted", "zscore", "distribution", "combmnz" (by score),
         "adaptive" (weights of each query's own, see `fit_fusion`), "vstash" (its rule), or an object of vecdb.query.fusion.
-        syntax="query": text is read as a query with "phrases", prefix*, AND, OR, NOT and parentheses; "plain" takes any text.
+        syntax="query": text is read as a query with "phrases", prefix*, AND, OR, NOT and parentheses; title:word, book.title:word
+        and {title text}:word look into those fields of the collection only. "plain" takes any text.
         group_by: at most per_group hits of one parent (or of one value of a metadata key). min_score: leave out hits below.
         select: how hits are chosen from the candidates: "topk", the best; or as a set, by "coverage" (of the neighbourhood of the
         query), "mmr", "kcenter", "dpp", or an object of vecdb.query.selection such as Coverage(pool=500). A set comes in the

@@ -81,7 +81,8 @@ class Tables:
         self._text = text
         self._keys = text.keys
         names = {key: f"field_{i}" for i, key in enumerate(self._keys)}  # what users call them never becomes SQL
-        self._columns = ", ".join(names.get(name, "text") for name in text.fields)
+        self.columns = {name: names.get(name, "text") for name in text.fields}  # of the word index, by field
+        self._columns = ", ".join(self.columns.values())
         self._field_columns = ", ".join(names.values())
         self.searched = f"fields_{self.collection}"
         self.records = f"records_{self.collection}"
@@ -395,6 +396,11 @@ class Tables:
         """(entity, row), those of one entity together."""
         found = db.execute(f"SELECT entity, row FROM {self.mentions} ORDER BY entity, row").fetchall()
         return cast(list[tuple[str, int]], found)
+
+    def mentions_of(self, db: apsw.Connection, ids: Sequence[str]) -> list[tuple[str, str]]:
+        """(id, entity) for all that these records name, sorted."""
+        sql = f"SELECT id, entity FROM {self.mentions} JOIN {self.records} USING (row) WHERE id {_LISTED} ORDER BY id, entity"
+        return cast(list[tuple[str, str]], db.execute(sql, (orjson.dumps(list(ids)).decode(),)).fetchall())
 
     def places(self, db: apsw.Connection, first: int) -> list[tuple[int, str, int]]:
         """(row, parent, seq) of the rows >= first that have both."""

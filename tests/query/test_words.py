@@ -16,6 +16,7 @@ from word_embedder import WordEmbedder
 
 import vecdb
 from vecdb import SnippetOptions, TextConfig
+from vecdb.query.terms import with_columns
 
 WORDS = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen"]
 
@@ -406,3 +407,66 @@ def test_what_is_no_unicode_is_still_a_query(db: vecdb.Database) -> None:
     collection.add(ids=["a"], texts=["ant"])
     assert collection.search("ant \ud800").ids == ["a"]
     assert collection.search('"ant" OR "\udfff"', syntax="query", snippets=True)[0].snippet == "**ant**"
+
+
+# -- fields in queries with syntax ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(db: vecdb.Database) -> vecdb.Collection:
+    books = db.collection("shelf", text=TextConfig(fields={"title": 2.0, "text": 1.0, "book.author": 1.0}))
+    books.add(
+        ids=["a", "b", "c"],
+        texts=["whales and krill", "of a title", "nothing"],
+        metadata=[{"title": "Moby"}, {"title": "Whale songs"}, {"title": "Krill", "book": {"author": "Whale, W."}}],
+    )
+    return books
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("whale", "abc"),
+        ("title:whale", "b"),
+        ("text : whale", "a"),
+        ("book.author:whale", "c"),
+        ('"book.author" : whale', "c"),
+        ("{title book.author}:whale", "bc"),
+        ('{text "title"} : (whale OR krill)', "abc"),
+        ("- title : whale", "ac"),
+        ("title:whale OR text:krill", "ab"),
+        ('title:"whale song"', "b"),
+        ("title:mob*", "a"),
+        ("title", "b"),
+        ('"title:whale"', ""),
+    ],
+)
+def test_a_query_with_syntax_may_name_fields(shelf: vecdb.Collection, query: str, ids: str) -> None:
+    found = shelf.search(query, mode="text", syntax="query", snippets=True)
+    assert sorted(found.ids) == list(ids)
+    assert shelf.search(query, mode="text", syntax="query", where={"title": {"$exists": True}}).ids == found.ids
+
+
+@pytest.mark.parametrize("query", ["author:whale", "{title author}:whale", "field_0:whale", '"":whale'])
+def test_fields_that_are_not_searched_are_refused(shelf: vecdb.Collection, query: str) -> None:
+    with pytest.raises(vecdb.InvalidQuery, match=r"title, text, book\.author can be searched"):
+        shelf.search(query, mode="text", syntax="query")
+
+
+def test_names_of_fields_are_not_marked(shelf: vecdb.Collection) -> None:
+    assert shelf.search("{title text}:whale OR text:title", mode="text", syntax="query", snippets=True).ids
+    (hit,) = shelf.search("text:title", mode="text", syntax="query", snippets=True)
+    assert hit.snippet == "of a **title**"
+    (hit,) = shelf.search("{title text}:krill NOT title:krill", mode="text", syntax="query", snippets=True)
+    assert hit.snippet == "whales and **krill**"
+
+
+@given(st.text(st.sampled_from('ab":{}()*^- .\n'), max_size=12))
+def test_any_query_with_syntax_is_answered_or_refused(query: str) -> None:
+    columns = {"text": "text", "a": "field_0", "b.a": "field_1"}
+    try:
+        changed = with_columns(query, columns)
+    except vecdb.InvalidQuery:
+        return
+    if ":" not in query:
+        assert changed == query

@@ -104,6 +104,17 @@ def parse_floors(pairs: Sequence[str] | None) -> dict[str, Any]:
     return floors
 
 
+def parse_graph(pairs: Sequence[str] | None) -> dict[str, Any] | None:
+    """The options of --graph option=value, as often as given, or JSON of them; "on" has none. None: no graph."""
+    if not pairs:
+        return None
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        if pair != "on":
+            given |= json_object(pair, "graph") if pair.lstrip().startswith("{") else _key_value(pair, "graph option")
+    return given
+
+
 def json_object(text: str | bytes, what: str) -> dict[str, Any]:
     """The object of a JSON text. Raises InvalidInput if it is not one."""
     from vecdb.errors import InvalidInput

@@ -240,9 +240,12 @@ def links(name: str, id: str | None, kind: str | None) -> Call[list[Link]]:
 
 def link_entities(name: str, extractor: Any) -> Call[int]:
     """Raises InvalidInput for a function, which is code of the caller's."""
-    if not isinstance(extractor, str):
+    if isinstance(extractor, Mapping):
+        extractor = {id: names if isinstance(names, str) else list(names) for id, names in extractor.items()}
+    elif not isinstance(extractor, str):
         raise InvalidInput(
-            f"extractor is of type {type(extractor).__name__}, which cannot be sent to a service; name a metadata key"
+            f"extractor is of type {type(extractor).__name__}, which cannot be sent to a service; name a metadata key, or give "
+            "what records name, by their ids"
         )
     return Call(
         "POST", f"{_path(name)}/links/entities", lambda value: int(value["mentions"]), _json({"extractor": extractor})

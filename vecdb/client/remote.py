@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from numpy.typing import ArrayLike
@@ -266,8 +266,8 @@ class RemoteCollection:
         """The links that were put at a record, either end (None: at all)."""
         return self._database.send(calls.links(self.name, id, kind))
 
-    def link_entities(self, extractor: str) -> int:
-        """As Collection.link_entities, by a metadata key: how many entities are named in all."""
+    def link_entities(self, extractor: str | Mapping[str, Iterable[str]]) -> int:
+        """As Collection.link_entities, by a metadata key or what is given for each record: how many are named in all."""
         return self._database.send(calls.link_entities(self.name, extractor))
 
     def derive(
@@ -279,6 +279,7 @@ class RemoteCollection:
         weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         degree_exponent: float = -0.5,
         seed: int = 0,
+        tune: bool = False,
     ) -> int:
         """As Collection.derive: make vectors of links; how many records have one."""
         call = calls.derive(
@@ -289,6 +290,7 @@ class RemoteCollection:
             weights=weights,
             degree_exponent=degree_exponent,
             seed=seed,
+            tune=tune,
         )
         return self._database.send(call)
 

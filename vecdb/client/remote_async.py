@@ -8,7 +8,7 @@ collection.count()`; and `config` is what the service said last (when the collec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from numpy.typing import ArrayLike
@@ -278,8 +278,8 @@ class AsyncRemoteCollection:
         """The links that were put at a record, either end (None: at all)."""
         return await self._database.send(calls.links(self.name, id, kind))
 
-    async def link_entities(self, extractor: str) -> int:
-        """As Collection.link_entities, by a metadata key: how many entities are named in all."""
+    async def link_entities(self, extractor: str | Mapping[str, Iterable[str]]) -> int:
+        """As Collection.link_entities, by a metadata key or what is given for each record: how many are named in all."""
         return await self._database.send(calls.link_entities(self.name, extractor))
 
     async def derive(
@@ -291,6 +291,7 @@ class AsyncRemoteCollection:
         weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         degree_exponent: float = -0.5,
         seed: int = 0,
+        tune: bool = False,
     ) -> int:
         """As Collection.derive: make vectors of links; how many records have one."""
         call = calls.derive(
@@ -301,6 +302,7 @@ class AsyncRemoteCollection:
             weights=weights,
             degree_exponent=degree_exponent,
             seed=seed,
+            tune=tune,
         )
         return await self._database.send(call)
 

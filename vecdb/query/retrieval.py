@@ -24,7 +24,7 @@ from vecdb.query.ranking import Ranking, Rows, Scores, ranked
 from vecdb.query.request import VECTOR_FIELD, SearchOptions
 from vecdb.query.snippets import SnippetOptions, snippet
 from vecdb.query.spelling import Speller
-from vecdb.query.terms import Marks, QueryTerms, Thesaurus, corrected, marks_of_syntax, terms_of
+from vecdb.query.terms import Marks, QueryTerms, Thesaurus, corrected, marks_of_syntax, terms_of, with_columns
 from vecdb.storage import Store
 from vecdb.tables import Tables
 from vecdb.types import Metric, Vector
@@ -164,7 +164,7 @@ class Retrieval:
         """The depth best records by BM25 for each query."""
         if options.syntax == "query":
             rows = self._rows(where)
-            readable = [query.encode(errors="replace").decode() for query in queries]
+            readable = [with_columns(q.encode(errors="replace").decode(), self._tables.columns) for q in queries]
             rankings = [self._cold.words([(1.0, query)] if query.strip() else [], depth, rows) for query in readable]
             return Found(rankings, {"engine": "fts5"})
         with self._store.read() as db:

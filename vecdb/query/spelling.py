@@ -89,7 +89,7 @@ class Speller:
 def distances(word: str, candidates: Sequence[str], most: int) -> NDArray[np.int16]:
     """(len(candidates),) how far each is from word; most + 1 if it is further than most.
 
-    The usual table, one cell of all candidates at a time, and only cells that are at most so far from its diagonal (Ukkonen 1985).
+    The usual table, one cell of all candidates at a time, and only cells that are no further from its diagonal (Ukkonen 1985).
     """
     count, width = len(candidates), max(map(len, candidates), default=0)
     far = np.int16(most + 1)
@@ -108,7 +108,7 @@ def distances(word: str, candidates: Sequence[str], most: int) -> NDArray[np.int
             if i > 1 and j > 1:
                 swapped = (letters[j - 1] == ord(word[i - 2])) & (letters[j - 2] == letter)
                 row[j] = np.where(swapped, np.minimum(row[j], two_before[j - 2] + 1), row[j])
-    return np.minimum(row[lengths, np.arange(count)], far)
+    return np.asarray(np.minimum(row[lengths, np.arange(count)], far))
 
 
 def _signatures(terms: Sequence[str]) -> Signatures:
@@ -130,4 +130,4 @@ def _bits_of(values: Signatures) -> Signatures:
     pairs = values - (values >> np.uint64(1) & np.uint64(0x5555555555555555))
     fours = (pairs & np.uint64(0x3333333333333333)) + (pairs >> np.uint64(2) & np.uint64(0x3333333333333333))
     bytes_ = fours + (fours >> np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (bytes_ * np.uint64(0x0101010101010101)) >> np.uint64(56)
+    return np.asarray((bytes_ * np.uint64(0x0101010101010101)) >> np.uint64(56))

@@ -10,12 +10,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from vecdb.errors import InvalidQuery
 from vecdb.query.spelling import Speller
 from vecdb.words import Analyzer
 
 # Hand-picked: a word one letter away is more often the one that was meant than not, one two letters away as often as not.
 _WEIGHT_AT = {1: 0.7, 2: 0.4}
 _OPERATORS = re.compile(r'"(?:[^"]|"")*"|\b(?:AND|OR|NOT|NEAR)\b')
+# A string, a word or {several of them}; before a colon they name fields.
+_NAMED = re.compile(r'(\{[^{}]*\}|"(?:[^"]|"")*"|[^\s"(){}:^*+-][^\s"(){}:^*+]*)(\s*:)?')
+_NAMES = re.compile(r'"(?:[^"]|"")*"|[^\s"{}]+')
 _PREFIXES = re.compile(r'"((?:[^"]|"")*)"\s*\*|([^\s"*()^:+-]+)\s*\*')
 
 
@@ -81,6 +85,30 @@ def corrected(terms: QueryTerms, speller: Speller, frequency: Callable[[str], in
     return replace(terms, weights=weights)
 
 
+def with_columns(query: str, columns: Mapping[str, str]) -> str:
+    """A query with syntax, the fields that it names by the columns of the word index that hold them. Raises InvalidQuery for a
+    field that is not searched.
+    """
+
+    def column(name: str) -> str:
+        field = name[1:-1].replace('""', '"') if name.startswith('"') else name
+        if field not in columns:
+            raise InvalidQuery(
+                f"the text query {query!r} names the field {field!r}, and {', '.join(columns)} can be searched; quote a colon "
+                "that is part of a word, or use syntax='plain'"
+            )
+        return columns[field]
+
+    def replaced(found: re.Match[str]) -> str:
+        names, colon = found.groups()
+        if colon is None:
+            return names
+        listed = " ".join(map(column, _NAMES.findall(names) if names.startswith("{") else [names]))
+        return (f"{{{listed}}}" if names.startswith("{") else listed) + colon
+
+    return _NAMED.sub(replaced, query)
+
+
 @dataclass(frozen=True, slots=True)
 class Marks:
     """Which terms a snippet marks: these, and all that begin so."""
@@ -93,7 +121,8 @@ class Marks:
 
 
 def marks_of_syntax(query: str, analyzer: Analyzer) -> Marks:
-    """The terms of a query with syntax: its words, phrases and prefixes."""
+    """The terms of a query with syntax: its words, phrases and prefixes, in whichever field."""
+    query = _NAMED.sub(lambda found: found[1] if found[2] is None else " ", query)
     prefixes = [term for quoted, bare in _PREFIXES.findall(query) for term, _ in analyzer.query(quoted or bare)[-1:]]
     bare = _OPERATORS.sub(lambda found: found.group() if found.group().startswith('"') else " ", query)
     return Marks(frozenset(term for term, _ in analyzer.query(bare)), tuple(prefixes))
