@@ -88,7 +88,9 @@ def import_from(
             own_links = bonds.get("links", [])
             if not isinstance(own_links, list):
                 raise InvalidRecord(f"links of record {record['id']!r} is {own_links!r}; it must be a list of objects")
-            links += [{"source": record["id"], **_object(link, "a link")} for link in own_links]
+            links += [
+                {"source": record["id"], **_object(link, f"links of record {record['id']!r}")} for link in own_links
+            ]
             if "entities" in bonds:
                 named[record["id"]] = bonds["entities"]
         # A batch is of one model almost always; if not, each one's records are a transaction.
@@ -259,7 +261,7 @@ def _from_json_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 def _object(found: object, what: str) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
-        raise InvalidRecord(f"{what} is a {type(found).__name__}; it must be an object")
+        raise InvalidRecord(f"{what} holds a {type(found).__name__}; it must be an object")
     return found
 
 
