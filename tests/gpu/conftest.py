@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import pytest
+from importlib.util import find_spec
 
-pytest.importorskip("torch")
-pytest.importorskip("triton")
+if find_spec("torch") is None or find_spec("triton") is None:
+    collect_ignore_glob = ["*.py"]

@@ -1,0 +1,283 @@
+"""Late interaction: for every token of a query the best token of a document, summed; no matrix of similarities is written.
+
+A tile is up to 128 tokens of queries against 64 tokens of one document: the tensor cores' result holds a query token's
+similarities in four threads, so its maximum costs two exchanges. Which 64 tokens come next stands in a list made once for the
+documents; a tile that reaches beyond its document repeats the last token instead of masking, which changes no maximum.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import triton
+import triton.language as tl
+
+from vecdb.errors import DimensionMismatch, InvalidInput, InvalidVector
+from vecdb.gpu.launch import device_of, is_interpreted, need_kernels, need_triton, processors
+
+if TYPE_CHECKING:
+    import torch
+
+Codec = Literal["float16", "int8", "float8"]
+
+_INTERPRETED = tl.constexpr(is_interpreted())
+_LARGEST = {"int8": 127.0, "float8": 448.0}
+_TOKENS = 64  # of a document in one tile
+_ROWS = 128  # of queries in one tile
+_PER_PROCESSOR = 3  # programs that share a multiprocessor: while one takes maxima, the others multiply
+
+
+class Documents:
+    """Token vectors (T, D) of N documents, ready for `maxsim`: document d has rows starts[d] to starts[d + 1]; starts (N + 1,) int64.
+
+    int8 and float8 (e4m3) take half the memory and, like the query, one scale for all.
+    Raises InvalidVector for NaN and infinity, InvalidInput for starts that fit no documents.
+    """
+
+    def __init__(
+        self, tokens: Any, starts: Any, *, codec: Codec = "float16", device: str | torch.device = "auto"
+    ) -> None:
+        need_triton()
+        import torch
+
+        self.device = device_of(device)
+        need_kernels(self.device)
+        tokens, starts = (x if isinstance(x, torch.Tensor) else torch.from_numpy(x) for x in (tokens, starts))
+        if tokens.ndim != 2 or not 1 <= tokens.shape[1] <= 1024:
+            raise InvalidVector(f"tokens have the shape {tuple(tokens.shape)}; they must be (T, D), D at most 1,024")
+        starts = starts.to("cpu", torch.int64)
+        lengths = starts.diff()
+        if len(starts) == 0 or int(starts[0]) != 0 or int(starts[-1]) != len(tokens) or bool((lengths < 0).any()):
+            raise InvalidInput(f"starts must go from 0 up to the {len(tokens):,} tokens, one more than there are documents")
+        if codec not in ("float16", *_LARGEST):
+            raise InvalidInput(f"codec is {codec!r}; it must be one of float16, int8, float8")
+        self.codec: Codec = codec
+        self.count = len(lengths)
+        self.dimension = tokens.shape[1]
+        self.tokens, self.scale = encoded(tokens.to(self.device), codec)
+        self.starts = starts.to(self.device)
+        tiles = (lengths + _TOKENS - 1) // _TOKENS
+        first = torch.zeros(self.count + 1, dtype=torch.int64)
+        torch.cumsum(tiles, 0, out=first[1:])
+        document = torch.repeat_interleave(torch.arange(self.count), tiles)
+        begin = starts[document] + (torch.arange(len(document)) - first[document]) * _TOKENS
+        self._tiles_before = first
+        self._tiles = tuple(x.to(self.device) for x in (document.to(torch.int32), begin, starts[document + 1] - 1))
+        self._shares: dict[int, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def shares(self, programs: int) -> torch.Tensor:
+        """(programs + 1,) int64: the first tile of each program, so that each has about as many, of whole documents."""
+        import torch
+
+        if programs not in self._shares:
+            before = self._tiles_before
+            wanted = torch.arange(programs + 1) * int(before[-1]) // programs
+            self._shares[programs] = before[torch.searchsorted(before, wanted)].to(self.device)
+        return self._shares[programs]
+
+
+def maxsim(queries: Any, documents: Documents, *, lengths: Any = None, candidates: Any = None) -> torch.Tensor:
+    """Scores of documents for (Q, T, D) queries, whose query q has lengths[q] tokens (None: T): (Q, N) float32, larger is nearer.
+
+    candidates (Q, C): score these documents alone for each query, (Q, C); -1 is none and scores -inf. A document or a query
+    without tokens scores 0. Raises DimensionMismatch, InvalidVector for NaN and infinity, InvalidInput for other arguments.
+    """
+    import torch
+
+    queries = torch.as_tensor(queries)
+    if queries.ndim != 3 or queries.shape[1] == 0:
+        raise InvalidVector(f"queries have the shape {tuple(queries.shape)}; they must be (Q, T, {documents.dimension})")
+    if queries.shape[2] != documents.dimension:
+        raise DimensionMismatch(
+            f"query tokens have {queries.shape[2]} numbers, the documents' have {documents.dimension}; were they embedded "
+            "with another model?"
+        )
+    count, most = queries.shape[:2]
+    device = documents.device
+    lengths = torch.full((count,), most) if lengths is None else torch.as_tensor(lengths)
+    if lengths.shape != (count,) or count and not 0 <= int(lengths.min()) <= int(lengths.max()) <= most:
+        raise InvalidInput(f"lengths must be ({count},), between 0 and {most}")
+    if candidates is not None:
+        candidates = torch.as_tensor(candidates).to(device, torch.int64)
+        if candidates.ndim != 2 or len(candidates) != count:
+            raise InvalidInput(f"candidates are {tuple(candidates.shape)}; they must be ({count}, C)")
+        if candidates.numel() and not -1 <= int(candidates.min()) <= int(candidates.max()) < documents.count:
+            raise InvalidInput(f"candidates must lie between -1 and {documents.count - 1}")
+    part = min(_ROWS, max(16, triton.next_power_of_2(most)))  # tokens of a query that are summed in one tile
+    parts = triton.cdiv(most, part)
+    codes, scale = encoded(queries.to(device).flatten(0, 1), documents.codec)
+    padded = codes.new_zeros((count, parts * part, codes.shape[1]))
+    padded[:, :most] = codes.view(count, most, codes.shape[1])
+    settings = lengths.to(device, torch.int32), float(scale * documents.scale), part, parts
+    if candidates is None:
+        return _of_all(padded.flatten(0, 1), documents, *settings)
+    return _of_candidates(padded.flatten(0, 1), documents, candidates, *settings)
+
+
+def encoded(tokens: torch.Tensor, codec: Codec) -> tuple[torch.Tensor, float]:
+    """(T, D) as codes (T, a power of two from 16 up), and the scale that makes numbers of them."""
+    import torch
+
+    width = max(16, triton.next_power_of_2(tokens.shape[1]))
+    largest = float(tokens.abs().amax()) if tokens.numel() else 1.0
+    if not largest < float("inf"):
+        raise InvalidVector("token vectors hold NaN or infinity; every number must be finite")
+    types = {"float16": torch.float16, "int8": torch.int8, "float8": torch.float8_e4m3fn}
+    scale = (largest or 1.0) / _LARGEST.get(codec, 1.0)
+    codes = torch.zeros((len(tokens), width), dtype=types[codec], device=tokens.device)
+    scaled = tokens.float() / scale
+    codes[:, : tokens.shape[1]] = (scaled.round() if codec == "int8" else scaled).to(types[codec])
+    return codes, scale
+
+
+def _of_all(
+    rows: torch.Tensor, documents: Documents, lengths: torch.Tensor, scale: float, part: int, parts: int
+) -> torch.Tensor:
+    import torch
+
+    count = len(lengths)
+    out = torch.zeros((count * parts, documents.count), device=documents.device)
+    document, begin, last = documents._tiles
+    if len(document) and count:
+        tile = min(_ROWS, max(part, 64, triton.next_power_of_2(len(rows))))
+        row_tiles = triton.cdiv(len(rows), tile)
+        programs = max(1, min(documents.count, processors(documents.device) * _PER_PROCESSOR // row_tiles))
+        _all_kernel[(row_tiles * programs,)](
+            rows,
+            documents.tokens,
+            documents.shares(programs),
+            document,
+            begin,
+            last,
+            lengths,
+            out,
+            len(rows),
+            documents.count,
+            row_tiles,
+            parts,
+            scale,
+            ROWS=tile,
+            PART=part,
+            TOKENS=_TOKENS,
+            DIMS=rows.shape[1],
+            num_warps=4 if tile <= 64 else 8,
+            num_stages=4,
+        )
+    return out.view(count, parts, documents.count).sum(1) if parts > 1 else out
+
+
+def _of_candidates(
+    rows: torch.Tensor,
+    documents: Documents,
+    candidates: torch.Tensor,
+    lengths: torch.Tensor,
+    scale: float,
+    part: int,
+    parts: int,
+) -> torch.Tensor:
+    import torch
+
+    count, width = candidates.shape
+    out = torch.zeros((parts, count, width), device=documents.device)
+    if out.numel():
+        _candidates_kernel[(width, count, parts)](
+            rows,
+            documents.tokens,
+            documents.starts,
+            candidates.contiguous(),
+            lengths,
+            out,
+            scale,
+            PART=part,
+            TOKENS=_TOKENS,
+            DIMS=rows.shape[1],
+            num_warps=4,
+            num_stages=3,
+        )
+    return out.sum(0)
+
+
+@triton.jit
+def _similar(rows, tokens):
+    """(R, DIMS), (TOKENS, DIMS) -> (R, TOKENS)"""
+    if _INTERPRETED:  # which cannot multiply all types
+        return tl.dot(rows.to(tl.float32), tokens.to(tl.float32).T, input_precision="ieee")
+    SUM: tl.constexpr = tl.int32 if rows.dtype == tl.int8 else tl.float32
+    return tl.dot(rows, tokens.T, out_dtype=SUM)
+
+
+@triton.jit
+def _all_kernel(
+    rows_ptr,
+    tokens_ptr,
+    shares_ptr,
+    document_ptr,
+    begin_ptr,
+    last_ptr,
+    lengths_ptr,
+    out_ptr,
+    n_rows,
+    n_documents,
+    row_tiles,
+    parts,
+    scale,
+    ROWS: tl.constexpr,
+    PART: tl.constexpr,
+    TOKENS: tl.constexpr,
+    DIMS: tl.constexpr,
+):
+    row_tile = tl.program_id(0) % row_tiles
+    program = tl.program_id(0) // row_tiles
+    d = tl.arange(0, DIMS)
+    row = row_tile * ROWS + tl.arange(0, ROWS)
+    rows = tl.load(rows_ptr + row[:, None] * DIMS + d[None, :], mask=(row < n_rows)[:, None], other=0.0)
+    piece = row // PART  # of a query: `parts` pieces each
+    length = tl.load(lengths_ptr + piece // parts, mask=row < n_rows, other=0)
+    counts = (piece % parts) * PART + row % PART < length
+    best = tl.full((ROWS,), float("-inf"), tl.float32)
+    for tile in tl.range(tl.load(shares_ptr + program), tl.load(shares_ptr + program + 1)):
+        last = tl.load(last_ptr + tile)
+        token = tl.minimum(tl.load(begin_ptr + tile) + tl.arange(0, TOKENS), last)
+        tokens = tl.load(tokens_ptr + token[:, None] * DIMS + d[None, :])
+        best = tl.maximum(best, tl.max(_similar(rows, tokens), 1).to(tl.float32))
+        if tl.load(begin_ptr + tile) + TOKENS > last:
+            total = tl.sum(tl.reshape(tl.where(counts, best, 0.0), (ROWS // PART, PART)), 1) * scale
+            at = row_tile * (ROWS // PART) + tl.arange(0, ROWS // PART)
+            at_out = at.to(tl.int64) * n_documents + tl.load(document_ptr + tile)
+            tl.store(out_ptr + at_out, total, mask=at * PART < n_rows)
+            best = tl.full((ROWS,), float("-inf"), tl.float32)
+
+
+@triton.jit
+def _candidates_kernel(
+    rows_ptr,
+    tokens_ptr,
+    starts_ptr,
+    candidates_ptr,
+    lengths_ptr,
+    out_ptr,
+    scale,
+    PART: tl.constexpr,
+    TOKENS: tl.constexpr,
+    DIMS: tl.constexpr,
+):
+    candidate, query, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    width, count, parts = tl.num_programs(0), tl.num_programs(1), tl.num_programs(2)
+    document = tl.load(candidates_ptr + query * width + candidate)
+    start = tl.load(starts_ptr + tl.maximum(document, 0))
+    stop = tl.load(starts_ptr + tl.maximum(document, 0) + 1)
+    d = tl.arange(0, DIMS)
+    within = part * PART + tl.arange(0, PART)
+    rows = tl.load(rows_ptr + (query * parts * PART + within)[:, None] * DIMS + d[None, :])
+    best = tl.full((PART,), float("-inf"), tl.float32)
+    for first in tl.range(start, stop, TOKENS):
+        token = tl.minimum(first + tl.arange(0, TOKENS), stop - 1)
+        tokens = tl.load(tokens_ptr + token[:, None] * DIMS + d[None, :])
+        best = tl.maximum(best, tl.max(_similar(rows, tokens), 1).to(tl.float32))
+    counts = (within < tl.load(lengths_ptr + query)) & (stop > start)
+    total = tl.sum(tl.where(counts, best, 0.0), 0) * scale
+    total = tl.where(document >= 0, total, float("-inf"))
+    tl.store(out_ptr + (part.to(tl.int64) * count + query) * width + candidate, total)
