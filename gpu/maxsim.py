@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from vecdb.errors import DimensionMismatch, InvalidInput, InvalidVector
+from vecdb.gpu.coding import Coded, coded, refuse_infinite
 from vecdb.gpu.launch import device_of, is_interpreted, need_kernels, need_triton, processors
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ _PER_PROCESSOR = 3  # programs that share a multiprocessor: while one takes maxi
 
 
 class Documents:
-    """Token vectors (T, D) of N documents, ready for `maxsim`: document d has rows starts[d] to starts[d + 1]; starts (N + 1,) int64.
+    """Token vectors (T, D) of N documents, ready for `maxsim`.
 
-    int8 and float8 (e4m3) take half the memory and, like the query, one scale for all.
-    Raises InvalidVector for NaN and infinity, InvalidInput for starts that fit no documents.
+    Document d has rows starts[d] to starts[d + 1]; starts (N + 1,) int64. int8 and float8 (e4m3) take half the memory and, like
+    the query, one scale for all. Raises InvalidVector for NaN and infinity, InvalidInput for starts that fit no documents.
     """
 
     def __init__(
@@ -48,13 +49,15 @@ class Documents:
         starts = starts.to("cpu", torch.int64)
         lengths = starts.diff()
         if len(starts) == 0 or int(starts[0]) != 0 or int(starts[-1]) != len(tokens) or bool((lengths < 0).any()):
-            raise InvalidInput(f"starts must go from 0 up to the {len(tokens):,} tokens, one more than there are documents")
+            raise InvalidInput(
+                f"starts must go from 0 up to the {len(tokens):,} tokens, one more than there are documents"
+            )
         if codec not in ("float16", *_LARGEST):
             raise InvalidInput(f"codec is {codec!r}; it must be one of float16, int8, float8")
         self.codec: Codec = codec
         self.count = len(lengths)
         self.dimension = tokens.shape[1]
-        self.tokens, self.scale = encoded(tokens.to(self.device), codec)
+        self.tokens, self.scale = _encoded(tokens.to(self.device), codec)
         self.starts = starts.to(self.device)
         tiles = (lengths + _TOKENS - 1) // _TOKENS
         first = torch.zeros(self.count + 1, dtype=torch.int64)
@@ -79,17 +82,23 @@ class Documents:
         return self._shares[programs]
 
 
-def maxsim(queries: Any, documents: Documents, *, lengths: Any = None, candidates: Any = None) -> torch.Tensor:
+def maxsim(
+    queries: Any, documents: Documents, *, lengths: Any = None, candidates: Any = None, check: bool = True
+) -> torch.Tensor:
     """Scores of documents for (Q, T, D) queries, whose query q has lengths[q] tokens (None: T): (Q, N) float32, larger is nearer.
 
     candidates (Q, C): score these documents alone for each query, (Q, C); -1 is none and scores -inf. A document or a query
-    without tokens scores 0. Raises DimensionMismatch, InvalidVector for NaN and infinity, InvalidInput for other arguments.
+    without tokens scores 0. check=False spares the waits for the device that tell whether queries are
+    finite and candidates exist.
+    Raises DimensionMismatch, InvalidVector for NaN and infinity, InvalidInput for other arguments.
     """
     import torch
 
     queries = torch.as_tensor(queries)
     if queries.ndim != 3 or queries.shape[1] == 0:
-        raise InvalidVector(f"queries have the shape {tuple(queries.shape)}; they must be (Q, T, {documents.dimension})")
+        raise InvalidVector(
+            f"queries have the shape {tuple(queries.shape)}; they must be (Q, T, {documents.dimension})"
+        )
     if queries.shape[2] != documents.dimension:
         raise DimensionMismatch(
             f"query tokens have {queries.shape[2]} numbers, the documents' have {documents.dimension}; were they embedded "
@@ -98,26 +107,36 @@ def maxsim(queries: Any, documents: Documents, *, lengths: Any = None, candidate
     count, most = queries.shape[:2]
     device = documents.device
     lengths = torch.full((count,), most) if lengths is None else torch.as_tensor(lengths)
-    if lengths.shape != (count,) or count and not 0 <= int(lengths.min()) <= int(lengths.max()) <= most:
+    if lengths.shape != (count,) or (count and not 0 <= int(lengths.min()) <= int(lengths.max()) <= most):
         raise InvalidInput(f"lengths must be ({count},), between 0 and {most}")
     if candidates is not None:
         candidates = torch.as_tensor(candidates).to(device, torch.int64)
         if candidates.ndim != 2 or len(candidates) != count:
             raise InvalidInput(f"candidates are {tuple(candidates.shape)}; they must be ({count}, C)")
-        if candidates.numel() and not -1 <= int(candidates.min()) <= int(candidates.max()) < documents.count:
+        if check and candidates.numel() and not -1 <= int(candidates.min()) <= int(candidates.max()) < documents.count:
             raise InvalidInput(f"candidates must lie between -1 and {documents.count - 1}")
     part = min(_ROWS, max(16, triton.next_power_of_2(most)))  # tokens of a query that are summed in one tile
     parts = triton.cdiv(most, part)
-    codes, scale = encoded(queries.to(device).flatten(0, 1), documents.codec)
-    padded = codes.new_zeros((count, parts * part, codes.shape[1]))
-    padded[:, :most] = codes.view(count, most, codes.shape[1])
-    settings = lengths.to(device, torch.int32), float(scale * documents.scale), part, parts
+    queries = queries.to(device, queries.dtype if queries.is_floating_point() else torch.float32)
+    if parts * part > most:
+        queries = torch.nn.functional.pad(queries, (0, 0, 0, parts * part - most))
+    rows = coded(
+        queries.reshape(-1, documents.dimension),
+        documents.tokens.shape[1],
+        documents.tokens.dtype,
+        base_scale=documents.scale,
+    )
+    settings = lengths.to(device, torch.int32, non_blocking=True), part, parts
     if candidates is None:
-        return _of_all(padded.flatten(0, 1), documents, *settings)
-    return _of_candidates(padded.flatten(0, 1), documents, candidates, *settings)
+        scores = _of_all(rows, documents, *settings)
+    else:
+        scores = _of_candidates(rows, documents, candidates, *settings)
+    if check:
+        refuse_infinite(rows.finite.view(count, -1).amin(1) if count else rows.finite, "query")
+    return scores
 
 
-def encoded(tokens: torch.Tensor, codec: Codec) -> tuple[torch.Tensor, float]:
+def _encoded(tokens: torch.Tensor, codec: Codec) -> tuple[torch.Tensor, float]:
     """(T, D) as codes (T, a power of two from 16 up), and the scale that makes numbers of them."""
     import torch
 
@@ -133,20 +152,19 @@ def encoded(tokens: torch.Tensor, codec: Codec) -> tuple[torch.Tensor, float]:
     return codes, scale
 
 
-def _of_all(
-    rows: torch.Tensor, documents: Documents, lengths: torch.Tensor, scale: float, part: int, parts: int
-) -> torch.Tensor:
+def _of_all(rows: Coded, documents: Documents, lengths: torch.Tensor, part: int, parts: int) -> torch.Tensor:
     import torch
 
     count = len(lengths)
     out = torch.zeros((count * parts, documents.count), device=documents.device)
     document, begin, last = documents._tiles
     if len(document) and count:
-        tile = min(_ROWS, max(part, 64, triton.next_power_of_2(len(rows))))
-        row_tiles = triton.cdiv(len(rows), tile)
+        tile = min(_ROWS, max(part, 64, triton.next_power_of_2(len(rows.codes))))
+        row_tiles = triton.cdiv(len(rows.codes), tile)
         programs = max(1, min(documents.count, processors(documents.device) * _PER_PROCESSOR // row_tiles))
         _all_kernel[(row_tiles * programs,)](
-            rows,
+            rows.codes,
+            rows.scales,
             documents.tokens,
             documents.shares(programs),
             document,
@@ -154,27 +172,25 @@ def _of_all(
             last,
             lengths,
             out,
-            len(rows),
+            len(rows.codes),
             documents.count,
             row_tiles,
             parts,
-            scale,
             ROWS=tile,
             PART=part,
             TOKENS=_TOKENS,
-            DIMS=rows.shape[1],
-            num_warps=4 if tile <= 64 else 8,
-            num_stages=4,
+            DIMS=rows.codes.shape[1],
+            num_warps=8 if tile == _ROWS and documents.codec == "float16" else 4,
+            num_stages=4 if tile == _ROWS and documents.codec == "float16" else 5,
         )
     return out.view(count, parts, documents.count).sum(1) if parts > 1 else out
 
 
 def _of_candidates(
-    rows: torch.Tensor,
+    rows: Coded,
     documents: Documents,
     candidates: torch.Tensor,
     lengths: torch.Tensor,
-    scale: float,
     part: int,
     parts: int,
 ) -> torch.Tensor:
@@ -183,17 +199,18 @@ def _of_candidates(
     count, width = candidates.shape
     out = torch.zeros((parts, count, width), device=documents.device)
     if out.numel():
-        _candidates_kernel[(width, count, parts)](
-            rows,
+        _candidates_kernel[(count * width, parts)](
+            rows.codes,
+            rows.scales,
             documents.tokens,
             documents.starts,
             candidates.contiguous(),
             lengths,
             out,
-            scale,
+            width,
             PART=part,
             TOKENS=_TOKENS,
-            DIMS=rows.shape[1],
+            DIMS=rows.codes.shape[1],
             num_warps=4,
             num_stages=3,
         )
@@ -212,6 +229,7 @@ def _similar(rows, tokens):
 @triton.jit
 def _all_kernel(
     rows_ptr,
+    scales_ptr,
     tokens_ptr,
     shares_ptr,
     document_ptr,
@@ -223,7 +241,6 @@ def _all_kernel(
     n_documents,
     row_tiles,
     parts,
-    scale,
     ROWS: tl.constexpr,
     PART: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -237,6 +254,7 @@ def _all_kernel(
     piece = row // PART  # of a query: `parts` pieces each
     length = tl.load(lengths_ptr + piece // parts, mask=row < n_rows, other=0)
     counts = (piece % parts) * PART + row % PART < length
+    scale = tl.load(scales_ptr + row, mask=row < n_rows, other=0.0)
     best = tl.full((ROWS,), float("-inf"), tl.float32)
     for tile in tl.range(tl.load(shares_ptr + program), tl.load(shares_ptr + program + 1)):
         last = tl.load(last_ptr + tile)
@@ -244,7 +262,7 @@ def _all_kernel(
         tokens = tl.load(tokens_ptr + token[:, None] * DIMS + d[None, :])
         best = tl.maximum(best, tl.max(_similar(rows, tokens), 1).to(tl.float32))
         if tl.load(begin_ptr + tile) + TOKENS > last:
-            total = tl.sum(tl.reshape(tl.where(counts, best, 0.0), (ROWS // PART, PART)), 1) * scale
+            total = tl.sum(tl.reshape(tl.where(counts, best * scale, 0.0), (ROWS // PART, PART)), 1)
             at = row_tile * (ROWS // PART) + tl.arange(0, ROWS // PART)
             at_out = at.to(tl.int64) * n_documents + tl.load(document_ptr + tile)
             tl.store(out_ptr + at_out, total, mask=at * PART < n_rows)
@@ -254,19 +272,21 @@ def _all_kernel(
 @triton.jit
 def _candidates_kernel(
     rows_ptr,
+    scales_ptr,
     tokens_ptr,
     starts_ptr,
     candidates_ptr,
     lengths_ptr,
     out_ptr,
-    scale,
+    width,
     PART: tl.constexpr,
     TOKENS: tl.constexpr,
     DIMS: tl.constexpr,
 ):
-    candidate, query, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    width, count, parts = tl.num_programs(0), tl.num_programs(1), tl.num_programs(2)
-    document = tl.load(candidates_ptr + query * width + candidate)
+    pair, part = tl.program_id(0), tl.program_id(1)
+    pairs, parts = tl.num_programs(0), tl.num_programs(1)
+    query = pair // width
+    document = tl.load(candidates_ptr + pair)
     start = tl.load(starts_ptr + tl.maximum(document, 0))
     stop = tl.load(starts_ptr + tl.maximum(document, 0) + 1)
     d = tl.arange(0, DIMS)
@@ -278,6 +298,7 @@ def _candidates_kernel(
         tokens = tl.load(tokens_ptr + token[:, None] * DIMS + d[None, :])
         best = tl.maximum(best, tl.max(_similar(rows, tokens), 1).to(tl.float32))
     counts = (within < tl.load(lengths_ptr + query)) & (stop > start)
-    total = tl.sum(tl.where(counts, best, 0.0), 0) * scale
+    scale = tl.load(scales_ptr + query * parts * PART + within)
+    total = tl.sum(tl.where(counts, best * scale, 0.0), 0)
     total = tl.where(document >= 0, total, float("-inf"))
-    tl.store(out_ptr + (part.to(tl.int64) * count + query) * width + candidate, total)
+    tl.store(out_ptr + part.to(tl.int64) * pairs + pair, total)

@@ -80,7 +80,7 @@ def score_groups(
 
     batch, dim = queries.shape
     scores = torch.empty((batch, chosen.shape[1] * group), dtype=torch.float32, device=base.device)
-    _score_kernel[(chosen.shape[1], batch)](
+    _score_kernel[(batch, chosen.shape[1])](
         queries,
         base,
         chosen,
@@ -211,8 +211,8 @@ def _score_kernel(
     HAS_OFFSETS: tl.constexpr,
     IS_L2: tl.constexpr,
 ):
-    slot = tl.program_id(0)
-    query = tl.program_id(1).to(tl.int64)
+    slot = tl.program_id(1)
+    query = tl.program_id(0).to(tl.int64)
     group = tl.load(chosen_ptr + query * stride_chosen + slot)
     i = tl.arange(0, GROUP)
     row = row_of_group(tl.maximum(group, 0), i, GROUP)
@@ -239,7 +239,7 @@ def _score_kernel(
         offset = tl.load(offsets_ptr + row, mask=known, other=float("-inf"))
         known = known & (offset > float("-inf"))
     score = tl.where(known, score, float("-inf"))
-    count = tl.num_programs(0) * GROUP
+    count = tl.num_programs(1) * GROUP
     tl.store(scores_ptr + query * count + slot * GROUP + i, score)
 
 

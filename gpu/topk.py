@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-import triton
-import triton.language as tl
-
 from vecdb.errors import DimensionMismatch, InvalidInput, InvalidVector
 from vecdb.gpu import maxima, select
+from vecdb.gpu.coding import Coded, coded, refuse_infinite
 from vecdb.gpu.corpus import Block, Corpus
 from vecdb.gpu.launch import OutOfDeviceMemory
 
@@ -105,22 +102,10 @@ def topk(
             torch.cuda.empty_cache()
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """Queries as the product takes them (codes, scales) and as scores are made (exact, exact_scales); finite (B,) int32."""
-
-    codes: torch.Tensor
-    exact: torch.Tensor
-    scales: torch.Tensor
-    exact_scales: torch.Tensor
-    finite: torch.Tensor
-
-
 def _checked(result: tuple[Found, torch.Tensor], check: bool) -> Found:
     found, finite = result
-    if check and not bool(finite.all() if len(finite) > 1 else finite):
-        bad = int((finite == 0).nonzero()[0, 0])
-        raise InvalidVector(f"query {bad} holds NaN or infinity; every number must be finite")
+    if check:
+        refuse_infinite(finite, "query")
     return found
 
 
@@ -160,9 +145,7 @@ def _better(one: Found | None, other: Found, k: int) -> Found:
     return Found(best[:, :k], torch.cat([one.rows, other.rows], 1).gather(1, at[:, :k]))
 
 
-def _in_block(
-    chunk: _Prepared, block: Block, corpus: Corpus, k: int, count: int, offsets: torch.Tensor | None
-) -> Found:
+def _in_block(chunk: Coded, block: Block, corpus: Corpus, k: int, count: int, offsets: torch.Tensor | None) -> Found:
     import torch
 
     batch, rows = len(chunk.codes), len(block.codes)
@@ -208,34 +191,16 @@ def _offsets(block: Block, corpus: Corpus, allowed: torch.Tensor | None) -> torc
     return offsets
 
 
-def _prepared(queries: torch.Tensor, corpus: Corpus) -> _Prepared:
-    import torch
-
-    batch, dim = queries.shape
-    device = corpus.device
+def _prepared(queries: torch.Tensor, corpus: Corpus) -> Coded:
     block = corpus.blocks[0]
-    codes = torch.empty((batch, corpus.width), dtype=block.codes.dtype, device=device)
-    exact = torch.empty((batch, corpus.width), dtype=block.exact.dtype, device=device) if corpus.rechecks else codes
-    scales, exact_scales = (torch.empty(batch, dtype=torch.float32, device=device) for _ in range(2))
-    finite = torch.empty(batch, dtype=torch.int32, device=device)
-    largest = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}.get(codes.dtype, 0.0)
-    _prepare_kernel[(batch,)](
+    return coded(
         queries,
-        codes,
-        exact,
-        scales,
-        exact_scales,
-        finite,
-        dim,
         corpus.width,
-        corpus.code_scale,
-        LARGEST=largest,
-        IS_COSINE=corpus.metric == "cosine",
-        HAS_EXACT=corpus.rechecks,
-        DIMS=triton.next_power_of_2(corpus.width),
-        num_warps=4,
+        block.codes.dtype,
+        base_scale=corpus.code_scale,
+        exact=block.exact.dtype if corpus.rechecks else None,
+        is_cosine=corpus.metric == "cosine",
     )
-    return _Prepared(codes, exact, scales, exact_scales, finite)
 
 
 class _Recordings:
@@ -279,55 +244,3 @@ def _replayed(queries: torch.Tensor, corpus: Corpus, k: int, count: int) -> tupl
                 kept.popitem(last=False)
         kept.move_to_end(key)
         return kept[key].replay(queries)
-
-
-@triton.jit
-def _prepare_kernel(
-    queries_ptr,
-    codes_ptr,
-    exact_ptr,
-    scales_ptr,
-    exact_scales_ptr,
-    finite_ptr,
-    dim,
-    width,
-    base_scale,
-    LARGEST: tl.constexpr,
-    IS_COSINE: tl.constexpr,
-    HAS_EXACT: tl.constexpr,
-    DIMS: tl.constexpr,
-):
-    """codes * scale = query for each query, and exact * exact_scale, with scales that use the types' range whole; zeros up to
-    width. Scales of codes are multiplied by the base's, so that products of codes times them are products of vectors.
-    """
-    query = tl.program_id(0).to(tl.int64)
-    d = tl.arange(0, DIMS)
-    q = tl.load(queries_ptr + query * dim + d, mask=d < dim, other=0.0).to(tl.float32)
-    finite = tl.min((tl.abs(q) < float("inf")).to(tl.int32), 0)
-    tl.store(finite_ptr + query, finite)
-    q = tl.where(finite > 0, q, 0.0)
-    largest = tl.max(tl.abs(q), 0)
-    largest = tl.where(largest > 0, largest, 1.0)
-    if IS_COSINE:
-        q = q / largest
-        length = tl.sqrt(tl.sum(q * q, 0))
-        q = q / tl.where(length > 0, length, 1.0)
-        largest = tl.max(tl.abs(q), 0)
-        largest = tl.where(largest > 0, largest, 1.0)
-    power = tl.exp2(tl.ceil(tl.log2(largest)))
-    if LARGEST > 0:
-        scale = largest / LARGEST
-        code = q / scale
-        if LARGEST == 127.0:
-            code = tl.floor(code + 0.5)
-    else:
-        scale = power
-        code = q / scale
-    inside = d < width
-    tl.store(codes_ptr + query * width + d, code.to(codes_ptr.dtype.element_ty), mask=inside)
-    tl.store(scales_ptr + query, scale * base_scale)
-    if HAS_EXACT:
-        tl.store(exact_ptr + query * width + d, (q / power).to(exact_ptr.dtype.element_ty), mask=inside)
-        tl.store(exact_scales_ptr + query, power)
-    else:
-        tl.store(exact_scales_ptr + query, scale)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from vecdb.errors import DimensionMismatch, InvalidInput, InvalidVector
 from vecdb.gpu import reference
 from vecdb.gpu.maxsim import Documents, maxsim
@@ -15,7 +16,9 @@ LENGTHS = [3, 0, 64, 65, 1, 130, 7]
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1).to(DEVICE)
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1).to(
+        DEVICE
+    )
 
 
 def starts_of(lengths: list[int]) -> torch.Tensor:
@@ -34,7 +37,9 @@ def test_every_document_gets_the_sum_of_maxima(codec: Any, tolerance: float, cou
     queries = normal(count, most, dim, seed=1)
     lengths = [most - i for i in range(count)]
     found = maxsim(queries, Documents(tokens, starts, codec=codec, device=DEVICE), lengths=torch.tensor(lengths))
-    torch.testing.assert_close(found, truth(queries, lengths, tokens, starts), rtol=tolerance, atol=tolerance * most**0.5)
+    torch.testing.assert_close(
+        found, truth(queries, lengths, tokens, starts), rtol=tolerance, atol=tolerance * most**0.5
+    )
 
 
 @pytest.mark.parametrize("codec", ["float16", "int8"])
