@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 Codec = Literal["float16", "bfloat16", "int8", "float8"]
+Exact = Literal["codes", "float16", "float32"]
 
 _METRICS = ("ip", "cosine", "l2")
 _LARGEST = {"int8": 127.0, "float8": 448.0}  # the codes' largest number
@@ -32,8 +33,8 @@ _ALIGNED = 16  # dimensions are padded to a multiple of it: a row of any codec t
 class Block:
     """Consecutive rows of a corpus, `count` from `first`.
 
-    codes (P, D) are what the product runs over; exact (P, D) float16 or bfloat16 are what scores come from, the codes
-    themselves where these are as exact. offsets (P,) float32 or None: under l2, -|x|^2 / 2.
+    codes (P, D) are what the product runs over; exact (P, D) are what scores come from, or the codes themselves.
+    offsets (P,) float32 or None: under l2, -|x|^2 / 2.
     """
 
     first: int
@@ -51,9 +52,9 @@ class Block:
 class Corpus:
     """(N, D) vectors, a NumPy array or a tensor, ready for `topk`. Its size never changes.
 
-    codec: what the product runs over. float16 and bfloat16 are exact for vectors that such numbers hold. int8 and float8 (e4m3)
-    choose candidates, which float16 copies then re-check (recheck=True), at half the time and one and a half times the
-    memory; with recheck=False codes alone are kept and scored. One scale serves all rows.
+    codec: what the product runs over. float16 and bfloat16 are exact for vectors that such numbers hold; int8 and float8 (e4m3)
+    take half the time. exact: copies from which the rows that codes chose are scored: "float16" (the default beside int8 and
+    float8), "float32", or none but the "codes" (the default else).
     resident_bytes: how much of the device's memory to fill, by default most of what is free; blocks beyond it stay in
     pinned memory of the host and are copied for each search while the block before is searched. group: rows of a group
     (maxima.py): smaller ones cost more room for maxima and less reading of rows.
@@ -67,7 +68,7 @@ class Corpus:
         *,
         metric: Metric = "ip",
         codec: Codec = "float16",
-        recheck: bool = True,
+        exact: Exact | None = None,
         device: str | torch.device = "auto",
         resident_bytes: int | None = None,
         block_rows: int = _BLOCK_ROWS,
@@ -78,13 +79,15 @@ class Corpus:
 
         self.device = device_of(device)
         need_kernels(self.device)
-        vectors = vectors if isinstance(vectors, torch.Tensor) else torch.from_numpy(vectors)
         if vectors.ndim != 2 or vectors.shape[1] == 0:
             raise InvalidVector(f"vectors have the shape {tuple(vectors.shape)}; they must be (N, D) with D >= 1")
         if metric not in _METRICS:
             raise InvalidInput(f"metric is {metric!r}; it must be one of {', '.join(_METRICS)}")
         if codec not in _types():
             raise InvalidInput(f"codec is {codec!r}; it must be one of {', '.join(_types())}")
+        exact = exact or ("float16" if codec in _LARGEST else "codes")
+        if exact not in ("codes", "float16", "float32"):
+            raise InvalidInput(f"exact is {exact!r}; it must be codes, float16 or float32")
         if group not in (4, 8, 16, 32):
             raise InvalidInput(f"group is {group}; it must be 4, 8, 16 or 32")
         self.metric: Metric = metric
@@ -93,7 +96,7 @@ class Corpus:
         self.group = group
         self.width = -(-self.dimension // _ALIGNED) * _ALIGNED
         largest = _largest(vectors, self.device, metric)
-        self.rechecks = codec in _LARGEST and recheck
+        self.exact: Exact = exact
         self.exact_scale = _power_of_two(largest)
         self.code_scale = largest / _LARGEST[codec] if codec in _LARGEST else self.exact_scale
         block_rows = max(TILE, block_rows // TILE * TILE)
@@ -161,9 +164,10 @@ class Corpus:
 
     def _row_bytes(self) -> int:
         of_code = 1 if self.codec in _LARGEST else 2
-        return self.width * (of_code + 2 * self.rechecks) + 4 * (self.metric == "l2")
+        of_copy = {"codes": 0, "float16": 2, "float32": 4}[self.exact]
+        return self.width * (of_code + of_copy) + 4 * (self.metric == "l2")
 
-    def _encoded(self, vectors: torch.Tensor, first: int, is_resident: bool) -> Block:
+    def _encoded(self, vectors: Any, first: int, is_resident: bool) -> Block:
         import torch
 
         padded = -(-len(vectors) // TILE) * TILE
@@ -171,20 +175,19 @@ class Corpus:
         if not is_resident:
             place = {"device": "cpu", "pin_memory": True}
         codes = torch.zeros((padded, self.width), dtype=_types()[self.codec], **place)
-        exact = torch.zeros((padded, self.width), dtype=torch.float16, **place) if self.rechecks else codes
+        exact = codes
+        if self.exact != "codes":
+            exact = torch.zeros((padded, self.width), dtype=getattr(torch, self.exact), **place)
         offsets = torch.zeros(padded, dtype=torch.float32, **place) if self.metric == "l2" else None
         sources = _sources(padded, len(vectors), self.group)
         for start in range(0, padded, _READ_ROWS):
             stop = min(start + _READ_ROWS, padded)
-            if stop <= len(vectors):
-                rows = vectors[start:stop].to(self.device, torch.float32)
-            else:
-                rows = vectors[sources[start:stop].to(vectors.device)].to(self.device, torch.float32)
+            rows = _numbers(vectors, slice(start, stop) if stop <= len(vectors) else sources[start:stop], self.device)
             if self.metric == "cosine":
                 rows = unit(rows)
             codes[start:stop, : self.dimension] = encode(rows, self.code_scale, codes.dtype)
-            if self.rechecks:
-                exact[start:stop, : self.dimension] = (rows / self.exact_scale).to(torch.float16)
+            if exact is not codes:
+                exact[start:stop, : self.dimension] = rows / self.exact_scale
             if offsets is not None:
                 offsets[start:stop] = (rows * rows).sum(1) / -2
         return Block(first, len(vectors), codes, exact, offsets)
@@ -217,7 +220,7 @@ def _types() -> dict[str, torch.dtype]:
     }
 
 
-def _largest(vectors: torch.Tensor, device: torch.device, metric: Metric) -> float:
+def _largest(vectors: Any, device: torch.device, metric: Metric) -> float:
     """The largest number there is, in absolute value, as it will be encoded; 1 if all are 0. One pass, one answer back."""
     import torch
 
@@ -225,12 +228,24 @@ def _largest(vectors: torch.Tensor, device: torch.device, metric: Metric) -> flo
         return 1.0
     largest = torch.zeros((), device=device)
     for start in range(0, len(vectors), _READ_ROWS):
-        chunk = vectors[start : start + _READ_ROWS].to(device, torch.float32)
+        chunk = _numbers(vectors, slice(start, start + _READ_ROWS), device)
         largest = torch.maximum(largest, (unit(chunk) if metric == "cosine" else chunk).abs().max())  # keeps NaN
     value = float(largest)
     if not value < float("inf"):
         raise InvalidVector("vectors hold NaN or infinity; every number must be finite")
     return value or 1.0
+
+
+def _numbers(vectors: Any, rows: Any, device: torch.device) -> torch.Tensor:
+    """vectors[rows] as float32 on the device. Of an array a copy, since tensors do not suit read-only memory."""
+    import numpy as np
+    import torch
+
+    if isinstance(vectors, torch.Tensor):
+        rows = rows if isinstance(rows, slice) else rows.to(vectors.device)
+        return vectors[rows].to(device, torch.float32)
+    rows = rows if isinstance(rows, slice) else rows.numpy()
+    return torch.from_numpy(np.array(vectors[rows], np.float32)).to(device)
 
 
 def _power_of_two(value: float) -> float:

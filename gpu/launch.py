@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from vecdb.errors import InvalidInput, MissingExtra
@@ -31,6 +32,18 @@ def is_interpreted() -> bool:
     import triton
 
     return bool(triton.knobs.runtime.interpret)
+
+
+def chosen_device(name: str) -> str:
+    """What `device=` of a database means: "cpu" for the CPU's own ways, else the GPU "cuda:0", …, which kernels can use.
+
+    "auto" is the first GPU where there is one and the packages it needs, and else the CPU. Raises MissingExtra and InvalidInput
+    if a GPU is named that cannot be used.
+    """
+    if name == "cpu" or (name == "auto" and not all(find_spec(package) for package in ("torch", "triton"))):
+        return "cpu"
+    need_triton()
+    return str(device_of(name))
 
 
 def device_of(name: str | torch.device) -> torch.device:

@@ -58,7 +58,7 @@ def subset(corpus: Corpus, rows: torch.Tensor) -> Corpus:
         corpus.blocks[0].exact[rows, : corpus.dimension],
         metric=corpus.metric,
         codec=corpus.codec,
-        recheck=corpus.rechecks,
+        exact=corpus.exact,
         device=corpus.device,
         group=corpus.group,
     )

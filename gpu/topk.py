@@ -77,7 +77,7 @@ def topk(
         empty = torch.empty((batch, k), device=corpus.device)
         return Found(empty, empty.to(torch.int64))
     queries = queries.to(corpus.device, queries.dtype if queries.is_floating_point() else torch.float32).contiguous()
-    asked = k + _SPARE if corpus.codec in ("int8", "float8") else k
+    asked = k if corpus.exact == "codes" else k + _SPARE
     count = min(max(k, candidates or asked), MOST_ROWS)
     if allowed is not None:
         allowed = allowed.to(corpus.device)
@@ -198,7 +198,7 @@ def _prepared(queries: torch.Tensor, corpus: Corpus) -> Coded:
         corpus.width,
         block.codes.dtype,
         base_scale=corpus.code_scale,
-        exact=block.exact.dtype if corpus.rechecks else None,
+        exact=None if block.exact is block.codes else block.exact.dtype,
         is_cosine=corpus.metric == "cosine",
     )
 

@@ -11,7 +11,7 @@ import torch
 from vecdb.gpu import links, reference
 from vecdb.gpu.corpus import Corpus
 from vecdb.index.base import HnswConfig
-from vecdb.index.device import build_on
+from vecdb.index.device_build import build_on
 from vecdb.index.exact import exact_search
 from vecdb.index.hnsw import HnswIndex
 

@@ -83,10 +83,23 @@ def test_approximate_codes_choose_and_exact_copies_score(codec: Any, metric: Any
         check(found, queries, base, 10, metric=metric, tolerance=tolerance)
 
 
+def test_exact_copies_may_be_whole() -> None:
+    queries, base = torch.randn(4, 48, device=DEVICE), torch.randn(500, 48, device=DEVICE)
+    for metric in ("ip", "l2"):
+        check(
+            topk(queries, corpus(base, exact="float32", metric=metric), 10),
+            queries,
+            base,
+            10,
+            metric=metric,
+            tolerance=1e-5,
+        )
+
+
 @pytest.mark.parametrize("codec", ["int8", "float8"])
 def test_codes_alone_are_scored_as_codes(codec: Any) -> None:
     queries, base = normal(4, 48), normal(300, 48, seed=1)
-    only = corpus(base, codec=codec, recheck=False)
+    only = corpus(base, codec=codec, exact="codes")
     decoded = only.blocks[0].codes[:300].float() * only.code_scale
     found = topk(queries, only, 10)
     assert only.blocks[0].exact is only.blocks[0].codes
@@ -192,7 +205,7 @@ def test_numbers_that_are_none_are_refused(bad: float) -> None:
 def test_arguments_that_cannot_be_are_refused() -> None:
     base = normal(9, 8)
     made = corpus(base)
-    for options in ({"metric": "dot"}, {"codec": "float4"}, {"group": 5}):
+    for options in ({"metric": "dot"}, {"codec": "float4"}, {"group": 5}, {"exact": "float64"}):
         with pytest.raises(InvalidInput, match="must be"):
             corpus(base, **options)
     with pytest.raises(InvalidVector, match="shape"):
