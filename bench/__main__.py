@@ -18,6 +18,7 @@ COMMANDS = {
     "select": "hits chosen as a set: top k, MMR, coverage, k-center, DPP, judged by labelled sub-topics",
     "graph": "links: multi-hop questions, personalised PageRank, node embeddings",
     "retrieval": "joining lists: dense, BM25, RRF, vstash's rule, adaptive on judged collections; a hybrid query's time",
+    "gpu": "operations on a GPU beside PyTorch and cuVS: exact search, MaxSim, links of a graph",
     "robustness": "kill -9, damaged files, several processes",
 }
 

@@ -99,7 +99,7 @@ class Corpus:
         self.exact: Exact = exact
         self.exact_scale = _power_of_two(largest)
         self.code_scale = largest / _LARGEST[codec] if codec in _LARGEST else self.exact_scale
-        block_rows = max(TILE, block_rows // TILE * TILE)
+        block_rows = -(-max(block_rows, 1) // TILE) * TILE
         if resident_bytes is None and self.device.type == "cuda":
             resident_bytes = int(torch.cuda.mem_get_info(self.device)[0] * _RESIDENT_SHARE)
         if self.device.type != "cuda":

@@ -23,6 +23,7 @@ Codec = Literal["float16", "int8", "float8"]
 
 _INTERPRETED = tl.constexpr(is_interpreted())
 _LARGEST = {"int8": 127.0, "float8": 448.0}
+_LEAST_DIMS = 32  # that tensor cores multiply at once, of one byte
 _TOKENS = 64  # of a document in one tile
 _ROWS = 128  # of queries in one tile
 _PER_PROCESSOR = 3  # programs that share a multiprocessor: while one takes maxima, the others multiply
@@ -56,6 +57,7 @@ class Documents:
             raise InvalidInput(f"codec is {codec!r}; it must be one of float16, int8, float8")
         self.codec: Codec = codec
         self.count = len(lengths)
+        self.has_empty = bool((lengths == 0).any())
         self.dimension = tokens.shape[1]
         self.tokens, self.scale = _encoded(tokens.to(self.device), codec)
         self.starts = starts.to(self.device)
@@ -106,9 +108,11 @@ def maxsim(
         )
     count, most = queries.shape[:2]
     device = documents.device
-    lengths = torch.full((count,), most) if lengths is None else torch.as_tensor(lengths)
-    if lengths.shape != (count,) or (count and not 0 <= int(lengths.min()) <= int(lengths.max()) <= most):
-        raise InvalidInput(f"lengths must be ({count},), between 0 and {most}")
+    if lengths is not None:
+        lengths = torch.as_tensor(lengths)
+        if lengths.shape != (count,) or not (lengths.is_cuda or bool(((lengths >= 0) & (lengths <= most)).all())):
+            raise InvalidInput(f"lengths must be ({count},), between 0 and {most}")
+        lengths = lengths.to(device, torch.int32)
     if candidates is not None:
         candidates = torch.as_tensor(candidates).to(device, torch.int64)
         if candidates.ndim != 2 or len(candidates) != count:
@@ -126,7 +130,7 @@ def maxsim(
         documents.tokens.dtype,
         base_scale=documents.scale,
     )
-    settings = lengths.to(device, torch.int32, non_blocking=True), part, parts
+    settings = lengths, most, part, parts
     if candidates is None:
         scores = _of_all(rows, documents, *settings)
     else:
@@ -137,10 +141,10 @@ def maxsim(
 
 
 def _encoded(tokens: torch.Tensor, codec: Codec) -> tuple[torch.Tensor, float]:
-    """(T, D) as codes (T, a power of two from 16 up), and the scale that makes numbers of them."""
+    """(T, D) as codes (T, a power of two), and the scale that makes numbers of them."""
     import torch
 
-    width = max(16, triton.next_power_of_2(tokens.shape[1]))
+    width = max(_LEAST_DIMS, triton.next_power_of_2(tokens.shape[1]))
     largest = float(tokens.abs().amax()) if tokens.numel() else 1.0
     if not largest < float("inf"):
         raise InvalidVector("token vectors hold NaN or infinity; every number must be finite")
@@ -152,11 +156,14 @@ def _encoded(tokens: torch.Tensor, codec: Codec) -> tuple[torch.Tensor, float]:
     return codes, scale
 
 
-def _of_all(rows: Coded, documents: Documents, lengths: torch.Tensor, part: int, parts: int) -> torch.Tensor:
+def _of_all(
+    rows: Coded, documents: Documents, lengths: torch.Tensor | None, most: int, part: int, parts: int
+) -> torch.Tensor:
     import torch
 
-    count = len(lengths)
-    out = torch.zeros((count * parts, documents.count), device=documents.device)
+    count = len(rows.codes) // (part * parts)
+    empty = torch.zeros if documents.has_empty else torch.empty
+    out = empty((count * parts, documents.count), dtype=torch.float32, device=documents.device)
     document, begin, last = documents._tiles
     if len(document) and count:
         tile = min(_ROWS, max(part, 64, triton.next_power_of_2(len(rows.codes))))
@@ -176,6 +183,7 @@ def _of_all(rows: Coded, documents: Documents, lengths: torch.Tensor, part: int,
             documents.count,
             row_tiles,
             parts,
+            most,
             ROWS=tile,
             PART=part,
             TOKENS=_TOKENS,
@@ -190,7 +198,8 @@ def _of_candidates(
     rows: Coded,
     documents: Documents,
     candidates: torch.Tensor,
-    lengths: torch.Tensor,
+    lengths: torch.Tensor | None,
+    most: int,
     part: int,
     parts: int,
 ) -> torch.Tensor:
@@ -208,6 +217,7 @@ def _of_candidates(
             lengths,
             out,
             width,
+            most,
             PART=part,
             TOKENS=_TOKENS,
             DIMS=rows.codes.shape[1],
@@ -241,6 +251,7 @@ def _all_kernel(
     n_documents,
     row_tiles,
     parts,
+    most,
     ROWS: tl.constexpr,
     PART: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -252,8 +263,11 @@ def _all_kernel(
     row = row_tile * ROWS + tl.arange(0, ROWS)
     rows = tl.load(rows_ptr + row[:, None] * DIMS + d[None, :], mask=(row < n_rows)[:, None], other=0.0)
     piece = row // PART  # of a query: `parts` pieces each
-    length = tl.load(lengths_ptr + piece // parts, mask=row < n_rows, other=0)
-    counts = (piece % parts) * PART + row % PART < length
+    counts = (piece % parts) * PART + row % PART < most
+    if lengths_ptr is not None:
+        counts &= (piece % parts) * PART + row % PART < tl.load(
+            lengths_ptr + piece // parts, mask=row < n_rows, other=0
+        )
     scale = tl.load(scales_ptr + row, mask=row < n_rows, other=0.0)
     best = tl.full((ROWS,), float("-inf"), tl.float32)
     for tile in tl.range(tl.load(shares_ptr + program), tl.load(shares_ptr + program + 1)):
@@ -279,6 +293,7 @@ def _candidates_kernel(
     lengths_ptr,
     out_ptr,
     width,
+    most,
     PART: tl.constexpr,
     TOKENS: tl.constexpr,
     DIMS: tl.constexpr,
@@ -297,7 +312,9 @@ def _candidates_kernel(
         token = tl.minimum(first + tl.arange(0, TOKENS), stop - 1)
         tokens = tl.load(tokens_ptr + token[:, None] * DIMS + d[None, :])
         best = tl.maximum(best, tl.max(_similar(rows, tokens), 1).to(tl.float32))
-    counts = (within < tl.load(lengths_ptr + query)) & (stop > start)
+    counts = (within < most) & (stop > start)
+    if lengths_ptr is not None:
+        counts &= within < tl.load(lengths_ptr + query)
     scale = tl.load(scales_ptr + query * parts * PART + within)
     total = tl.sum(tl.where(counts, best * scale, 0.0), 0)
     total = tl.where(document >= 0, total, float("-inf"))

@@ -39,11 +39,11 @@ def build_on(
     if not corpus.is_resident:
         raise InvalidInput(f"{corpus!r} does not fit into the memory of {device}; build on the CPU")
     levels = draw_levels(config, 0, len(checked))
-    base, upper = _links(corpus, levels, config.M)
+    base, upper = links_of(corpus, levels, config.M)
     return adopt(checked, base, upper, levels, as_metric(metric), config, threads)
 
 
-def _links(corpus: Any, levels: NDArray[np.uint8], M: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def links_of(corpus: Any, levels: NDArray[np.uint8], M: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """base (N, 2M) and upper (U, M) as index/graph.py tells."""
     import torch
 

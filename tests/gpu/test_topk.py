@@ -166,6 +166,7 @@ def test_blocks_are_searched_as_one_corpus() -> None:
     queries, base = normal(3, 16), normal(900, 16, seed=1)
     parts = corpus(base, block_rows=256, metric="l2")
     assert [block.count for block in parts.blocks] == [256, 256, 256, 132]
+    assert len(corpus(base, block_rows=900).blocks) == 1
     check(topk(queries, parts, 10), queries, base, 10, metric="l2")
     allowed = torch.arange(900, device=DEVICE) >= 890
     check(topk(queries, parts, 20, allowed=allowed), queries, base, 20, metric="l2", allowed=allowed)
@@ -225,7 +226,7 @@ def test_arguments_that_cannot_be_are_refused() -> None:
             device_of(name)
 
 
-@settings(max_examples=6)
+@settings(max_examples=6, deadline=None)
 @given(
     st.integers(1, 5),
     st.integers(1, 400),
