@@ -68,6 +68,7 @@ def open_async(
     durability: Durability = "full",
     busy_timeout_s: float = 10.0,
     background: bool = True,
+    device: str = "cpu",
     threads: int | None = None,
 ) -> AsyncDatabase:
     """The async twin of `vecdb.open`. The file is opened when the result is awaited, entered, or first used.
@@ -88,6 +89,7 @@ def open_async(
             durability=durability,
             busy_timeout_s=busy_timeout_s,
             background=background,
+            device=device,
         )
 
     return AsyncDatabase(opened, path, threads or min(_MOST_THREADS, (os.cpu_count() or 1) + 2))

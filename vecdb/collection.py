@@ -24,6 +24,7 @@ from vecdb.derived import FASTRP, NodeVectors, check_field
 from vecdb.embedding.base import Embedder
 from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector
 from vecdb.filters import parse
+from vecdb.index.device_scan import Scanner
 from vecdb.index_files import IndexFiles
 from vecdb.links import Entities, Extractor, Links
 from vecdb.memory import Memory, Part
@@ -74,7 +75,14 @@ _LARGEST_PAGE = 100_000
 class Collection:
     """Records that are searched together. Made by `Database.collection`; safe to use from several threads."""
 
-    def __init__(self, store: Store, definition: Definition, upkeep: Upkeep, folder: Path | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        definition: Definition,
+        upkeep: Upkeep,
+        folder: Path | None,
+        scanner: Scanner | None = None,
+    ) -> None:
         config = definition.config
         self._store = store
         self._definition = definition
@@ -82,7 +90,7 @@ class Collection:
         self._tables = Tables(definition.number, config.text)
         self._files = IndexFiles(store, folder, definition.number)
         self._stored = StoredVectors(store, self._tables, definition, self._files)
-        self._memory = Memory(store, self._tables, self._files, self._stored, config.metric, config.text)
+        self._memory = Memory(store, self._tables, self._files, self._stored, config.metric, config.text, scanner)
         overlays = Overlays(store, self._tables, self._memory)
         self._indexing = Indexing(store, self._memory, self._files, definition, folder, overlays, self._stored)
         self._writer = Writer(store, self._tables, definition, self._stored)

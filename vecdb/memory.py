@@ -25,6 +25,7 @@ from vecdb.config import TextConfig
 from vecdb.errors import CollectionNotFound, CorruptIndex
 from vecdb.index.base import Mask, VectorIndex
 from vecdb.index.bm25 import Postings
+from vecdb.index.device_scan import Scan, Scanner
 from vecdb.index.exact import ExactIndex
 from vecdb.index.opening import open_index
 from vecdb.index_files import IndexFiles, SavedIndex
@@ -88,6 +89,7 @@ class Memory:
         stored: StoredVectors,
         metric: Metric,
         text: TextConfig,
+        scanner: Scanner | None = None,
     ) -> None:
         self.kernels_ready = False  # set once they are compiled; until then no answer waits for them
         self._store = store
@@ -96,6 +98,8 @@ class Memory:
         self._stored = stored
         self._metric = metric
         self._text = text
+        self._scanner = scanner
+        self._scanned: tuple[int, Scan | None] = (0, None)  # of this epoch
         self._lock = threading.Lock()
         self._snapshot = Snapshot(seq=-1)
 
@@ -237,7 +241,21 @@ class Memory:
 
     def _through(self, view: VectorView, saved: SavedIndex, snapshot: Snapshot, index: VectorIndex) -> VectorView:
         slots = snapshot.slots_of(saved.rows)
-        return view.with_index(index, slots, saved.last_row, saved.epoch, snapshot.live, snapshot.rows)
+        scan = self._scan_of(saved)
+        return view.with_index(index, slots, saved.last_row, saved.epoch, snapshot.live, snapshot.rows, scan)
+
+    def _scan_of(self, saved: SavedIndex) -> Scan | None:
+        """The scan of an index's vectors on the GPU, made once for each epoch; None without a GPU, or if it has no room."""
+        if self._scanner is None:
+            return None
+        if self._scanned[0] != saved.epoch:
+            self._scanned = (0, None)  # lets go of the old one first
+            try:
+                self._scanned = (saved.epoch, self._scanner(saved.arrays["vectors"], self._metric))
+            except MemoryError as error:
+                _log.warning("the vectors do not fit on the GPU, searching on the CPU: %s", error)
+                self._scanned = (saved.epoch, None)
+        return self._scanned[1]
 
     def _with_tail(self, db: apsw.Connection, view: VectorView, snapshot: Snapshot, first: int | None) -> VectorView:
         """view with the vectors of rows >= first at the end of its tail."""

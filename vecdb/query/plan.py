@@ -27,6 +27,7 @@ from vecdb.types import Plan, PlannedStage
 
 _WHY = {
     "exact": "exact=True was given",
+    "device": "the database was opened with a GPU as its device, which measures everything",
     "no index": "there is no index yet; it is made once there are enough vectors",
     "exact index": "the kernels are not compiled yet, so every vector of the index is measured",
     "walk": "the index is walked where it is cheaper than measuring everything",

@@ -147,7 +147,7 @@ class Retrieval:
             found = slots >= 0
             scores = scores_of(distances[found], self._definition.config.metric)
             rankings.append(Ranking("vector", snapshot.rows[slots[found]], scores))
-        exact = options.exact or view.index is None or view.index.kind == "exact"
+        exact = options.exact or view.index is None or view.index.kind == "exact" or view.scan is not None
         detail: dict[str, Any] = {
             "engine": "exact" if exact else view.index.kind if view.index else "exact",
             "exact": exact,
