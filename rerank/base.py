@@ -30,7 +30,8 @@ Need = Literal["embedding", "tokens"]  # what of a candidate is read only if a r
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A record that the stage before found. score: of that stage, larger is better. embedding: (D,) as stored, tokens: its
-    token vectors; each only where the reranker `needs` it and the record has it.
+    token vectors; each only where the reranker `needs` it and the record has it. scores: in the first stage's lists that have it
+    ("vector", "text").
     """
 
     id: str
@@ -39,6 +40,7 @@ class Candidate:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     embedding: Vector | None = None
     tokens: Tokens | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ RerankSpec = OneSpec | Sequence[OneSpec]
 # name -> "module:class". The keyword arguments of the class are the options of the kind.
 KINDS: dict[str, str] = {
     "maxsim": "vecdb.rerank.late_interaction:MaxSim",
+    "blend": "vecdb.rerank.blend:Blend",
     "cosine": "vecdb.rerank.cosine:Cosine",
     "decay": "vecdb.rerank.recency:Decay",
     "boost": "vecdb.rerank.recency:Boost",

@@ -27,15 +27,13 @@ _BLOCK = 64  # documents that are compared between two looks at the clock
 
 @dataclass(frozen=True)
 class MaxSim(BatchReranker):
-    """mix: the share of MaxSim in the score, 0 … 1; the rest is the score of the stage before, both brought to mean 0 and
-    deviation 1 over the candidates that were compared. 1: MaxSim alone. encode: a text whose tokens are not stored is encoded
+    """encode: a text whose tokens are not stored is encoded
     now, which takes milliseconds each; False: it follows behind the others. device: "cpu" or "cuda" to compute in PyTorch; None:
     compiled kernels. threads: of those.
     """
 
     alpha: float | None = None
     beta: int | None = None
-    mix: float = 1.0
     encode: bool = True
     device: str | None = None
     threads: int = 1
@@ -47,10 +45,6 @@ class MaxSim(BatchReranker):
             raise InvalidQuery(f"alpha of maxsim is {self.alpha!r}; it must lie between 0 and 1, or be left out")
         if self.beta is not None and (not isinstance(self.beta, int) or isinstance(self.beta, bool) or self.beta < 1):
             raise InvalidQuery(f"beta of maxsim is {self.beta!r}; it must be a whole number from 1 on, or be left out")
-        if not (_is_number(self.mix) and 0 < self.mix <= 1):
-            raise InvalidQuery(f"mix of maxsim is {self.mix!r}; it must lie above 0 and be at most 1")
-        if self.mix < 1 and self.beta is not None:
-            raise InvalidQuery("beta stops by MaxSim alone, mix ranks by more; give one of them")
         if not isinstance(self.threads, int) or not 1 <= self.threads <= 64:
             raise InvalidQuery(f"threads of maxsim is {self.threads!r}; it must lie between 1 and 64")
         if self.device is not None and not isinstance(self.device, str):
@@ -134,14 +128,8 @@ class MaxSim(BatchReranker):
     ) -> tuple[Ranked, ...]:
         """By score; then what could not be compared, as it was given, with the lowest score that there is."""
         places = list(similarities)
-        found = np.array([similarities[place] for place in places])
-        details: list[dict[str, Any]] = [{} for _ in places]
-        if self.mix < 1:
-            details = [{"maxsim": float(value)} for value in found]
-            before = np.array([scores[place] for place in places], dtype=np.float64)
-            found = self.mix * _standard(found) + (1.0 - self.mix) * _standard(before)
-        order = np.argsort(-found, kind="stable")[: task.k]
-        ranked = [Ranked(places[i], float(found[i]), details[i]) for i in order.tolist()]
+        order = np.argsort([-similarities[place] for place in places], kind="stable")[: task.k]
+        ranked = [Ranked(places[i], similarities[places[i]]) for i in order.tolist()]
         if len(ranked) < task.k:
             lowest = ranked[-1].score
             seen = set(comparable)
@@ -179,11 +167,6 @@ class _Compare:
 def _of_one_codec(parts: list[Tokens]) -> list[Tokens]:
     """As they are where they agree; stored ones beside ones made now become float32."""
     return parts if len({part.codes.dtype for part in parts}) == 1 else [Tokens(part.dense()) for part in parts]
-
-
-def _standard(values: Any) -> Any:
-    deviation = values.std()
-    return (values - values.mean()) / deviation if deviation > 0 else np.zeros_like(values)
 
 
 def _is_number(value: object) -> bool:

@@ -331,6 +331,7 @@ def reranking(db: Any) -> Any:
         {"kind": "cosine", "top": 2, "deadline_ms": 60_000},
         ["cosine", {"kind": "decay", "field": "year", "unit": "number", "origin": 1950, "scale": 2.0, "top": 3}],
         {"kind": "boost", "field": "year", "values": {"1952": 3.0}},
+        {"kind": "blend", "of": ["cosine"], "lists": {"text": 0.5, "vector": 1.0}, "given": 0.1},
         {"kind": "relevance_x_time", "time_field": "day", "as_of": "2024-02-03", "relevance": "cosine"},
         {"kind": "feedback", "by": "cosine", "method": "rocchio"},
         "maxsim",  # there are no token vectors, so the order stays, with a flag

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from bench.data import data_folder
 from bench.rerank.heads import Set
 from bench.rerank.states import states_of
 from bench.retrieval.candidates import read_run
-from bench.retrieval.sets import lists_of, load, vectors_of
+from bench.retrieval.sets import QueryLists, lists_of, load, vectors_of
 from vecdb.rerank.base import BatchReranker, Candidate, Context, Ranked, Task, TokenEncoder
+from vecdb.rerank.blend import Blend
 from vecdb.rerank.cosine import Cosine
 from vecdb.rerank.late_interaction import MaxSim
 from vecdb.rerank.tokens import Tokens, encode_tokens
@@ -25,7 +27,8 @@ _RESAMPLES = 10_000
 RERANKERS: dict[str, BatchReranker] = {
     "cosine": Cosine(),
     "maxsim": MaxSim(),
-    "maxsim + first stage": MaxSim(mix=0.7),
+    "maxsim + cosine": Blend(lists={}),
+    "blend": Blend(),
     "maxsim, alpha 0.3": MaxSim(alpha=0.3),
     "maxsim, beta 8": MaxSim(beta=8),
 }
@@ -44,7 +47,7 @@ def compared(name: str, looked_at: int = 50) -> Iterator[Line]:
         yield _line(name, alone, judged.ndcg(lists), first, {})
     for label, reranker in RERANKERS.items():
         tasks = [
-            Task(query.text, [_candidate(encoder, d, s, documents) for d, s in found], 10, vector)
+            Task(query.text, _candidates(encoder, found, query, documents), 10, vector)
             for query, found, vector in zip(judged.lists.queries, candidates, queries)
         ]
         orders, work = _ordered(reranker, tasks, encoder)
@@ -119,6 +122,19 @@ def _candidate(encoder: _Stored, document: int, score: float, vectors: Any) -> C
     return Candidate(str(document), None, score, embedding=embedding, tokens=encoder.tokens[document])
 
 
+def _candidates(encoder: _Stored, found: Order, query: QueryLists, vectors: Any) -> list[Candidate]:
+    lists = {
+        "vector": dict(zip(query.vector_docs.tolist(), query.vector_scores.tolist())),
+        "text": dict(zip(query.text_docs.tolist(), query.text_scores.tolist())),
+    }
+    return [
+        replace(
+            _candidate(encoder, d, score, vectors), scores={n: known[d] for n, known in lists.items() if d in known}
+        )
+        for d, score in found
+    ]
+
+
 def _ordered(reranker: BatchReranker, tasks: list[Task], encoder: TokenEncoder) -> tuple[list[Order], Line]:
     """All queries at once; ms a query of the reranking itself, in processor time."""
     context = Context(encoder=encoder)
@@ -127,8 +143,14 @@ def _ordered(reranker: BatchReranker, tasks: list[Task], encoder: TokenEncoder) 
     answers = reranker.rerank_batch(tasks, context)
     ms = (time.process_time() - since) * 1e3 / len(tasks)
     orders = [[(_document(task, r), r.score) for r in answer] for task, answer in zip(tasks, answers)]
-    scored = float(np.mean([answer.counters.get("scored", 0) for answer in answers]))
+    scored = float(np.mean([_scored(answer.counters) for answer in answers]))
     return orders, {"scored": scored, "ms": ms}
+
+
+def _scored(counters: Mapping[str, Any]) -> int:
+    """By the reranker, or by the parts of a blend together."""
+    parts = [part for part in counters.values() if isinstance(part, Mapping)]
+    return int(counters.get("scored", 0)) + sum(_scored(part) for part in parts)
 
 
 def _document(task: Task, ranked: Ranked) -> int:

@@ -171,7 +171,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--run", default="splade-pp", help="whose lists are pruned")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=150, help="of training")
-    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--train", type=Path, metavar="FILE", help="train the head that ships, and write it")
     parser.add_argument("--out", type=Path, help="folder for the results")
     parser.add_argument("--show", type=Path, metavar="FILE", help="show results again instead of measuring")

@@ -40,8 +40,12 @@ def hybrid(lists: Lists) -> list[list[tuple[int, float]]]:
 def states_of(judged: Judged, wanted: Sequence[int], queries: Sequence[str], label: str) -> States:
     """The states of these documents and queries. label: what they are, for the name of the file."""
     path = CACHE / "rerank" / f"{judged.name}-{label}-{judged.checksum}.npz"
-    if not path.is_file():
-        _make(path, judged, sorted(set(wanted)), queries)
+    known: set[int] = set()
+    if path.is_file():
+        with np.load(path) as saved:
+            known = set(saved["documents"].tolist())
+    if not known or not known.issuperset(wanted):
+        _make(path, judged, sorted(known.union(wanted)), queries)
     with np.load(path) as saved:
         ids, ends, states = saved["ids"], saved["ends"], saved["states"]
         positions = {int(document): i for i, document in enumerate(saved["documents"])}

@@ -104,14 +104,6 @@ def test_candidates_without_tokens_follow_the_others() -> None:
     assert run(MaxSim(), Task("", given, 2)).kept == "the query has no tokens"
 
 
-def test_mix_adds_the_score_of_the_stage_before() -> None:
-    task = task_of([1.0, 0.1, 0.0], [0.5, 0.6, 0.0], 3)
-    assert [r.position for r in run(MaxSim(), task)] == [1, 0, 2]
-    assert [r.position for r in run(MaxSim(mix=0.5), task)] == [0, 1, 2]
-    same = run(MaxSim(mix=0.5), task_of([1.0, 1.0], [0.3, 0.3], 2))
-    assert [r.score for r in same] == [0.0, 0.0]
-
-
 def test_a_limit_stops_it() -> None:
     limit = Limit()
     limit.cancel()
@@ -121,7 +113,7 @@ def test_a_limit_stops_it() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"alpha": -0.1}, {"alpha": "x"}, {"beta": 0}, {"mix": 0}, {"mix": 0.5, "beta": 2}, {"threads": 0}, {"device": 3}],
+    [{"alpha": -0.1}, {"alpha": "x"}, {"beta": 0}, {"threads": 0}, {"device": 3}],
 )
 def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(vecdb.InvalidQuery, match="maxsim|beta"):

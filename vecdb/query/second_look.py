@@ -96,9 +96,10 @@ class SecondLook:
         vectors = self._retrieval.vectors_of(rows) if "embedding" in needs and rows else [None] * len(rows)
         tokens = self._retrieval.tokens_of(rows) if "tokens" in needs and rows else [None] * len(rows)
         records = [course.records[row] for row in rows]
+        lists = _list_scores(course, rows)
         candidates = [
-            Candidate(r.id, r.text, float(s), decode(r.metadata), v, t)
-            for r, s, v, t in zip(records, head.scores, vectors, tokens)
+            Candidate(r.id, r.text, float(score), decode(r.metadata), vector, token, found)
+            for r, score, vector, token, found in zip(records, head.scores, vectors, tokens, lists)
         ]
         return _Pool(head, tail, candidates)
 
@@ -212,6 +213,12 @@ def _followed(ranking: Ranking, tail: Ranking) -> Ranking:
     lowest = ranking.scores.min(initial=np.inf)
     moved = tail.scores if np.isinf(lowest) else tail.scores - max(0.0, float(tail.scores.max() - lowest))
     return Ranking(ranking.name, np.concatenate([ranking.rows, tail.rows]), np.concatenate([ranking.scores, moved]))
+
+
+def _list_scores(course: Course, rows: Sequence[int]) -> list[dict[str, float]]:
+    """The scores of each row in the first stage's lists."""
+    lists = {r.name: dict(zip(r.rows.tolist(), r.scores.tolist())) for r in course.lists}
+    return [{name: scores[row] for name, scores in lists.items() if row in scores} for row in rows]
 
 
 def _checked(answer: Reranked, candidates: int) -> Reranked:
