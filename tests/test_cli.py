@@ -247,7 +247,7 @@ def test_the_default_model_finds_by_meaning(run: Command, notes: Path) -> None:
         (("x", "--mode", "fuzzy"), 2, "'fuzzy' is not one of auto, vector, text, hybrid"),
         (("x", "-k", "0"), 2, "-k"),
         (("x", "--select", "best"), 2, "'best' is not one of topk, coverage, mmr, kcenter, dpp"),
-        (("x", "--rerank", "klingon"), 1, "error: rerank is 'klingon'; it must be one of maxsim, cosine"),
+        (("x", "--rerank", "klingon"), 1, "error: rerank is 'klingon'; it must be one of maxsim, blend"),
         (("x", "--where", "year"), 2, "'year' is no filter; write key=value"),
         (("x", "--where", '{"year"'), 1, "error: the filter '{\"year\"' is not JSON"),
         (("x", "--where", '{"year": {"$near": 1}}'), 1, "error: filter at 'year': unknown operator '$near'"),
@@ -579,7 +579,9 @@ GROUPS = {"keys": ["create", "list", "revoke"], "query": ["run", "save", "list",
 
 def commands() -> list[tuple[str, ...]]:
     single = [
-        (str(command.name or command.callback.__name__),) for command in app.registered_commands if command.callback
+        (str(command.name or command.callback.__name__.replace("_", "-")),)
+        for command in app.registered_commands
+        if command.callback
     ]
     several = [(group, name) for group, names in GROUPS.items() for name in names]
     return [*single, *several]

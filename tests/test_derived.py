@@ -142,6 +142,6 @@ def test_settings_can_be_chosen_by_hidden_links(db: vecdb.Database) -> None:
         docs.link(f"p{i}", [f"t{j}" for j in rng.choice(np.arange(i % 2, 40, 2), 8, replace=False)], "buys")
     assert docs.derive(kinds=["buys"], dimension=16, weights=(0.0, 1.0, 0.0, 1.0), tune=True) == 100
     with docs._store.read() as read:
-        kept = docs._definition.derived(read)["fastrp"]["config"]
+        kept = docs._definition.kept.get(read, "derived", "fastrp")["config"]
     assert kept["weights"][0] or kept["weights"][2]
     assert kept["dimension"] == 16

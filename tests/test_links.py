@@ -167,7 +167,7 @@ def test_a_file_without_links_gets_the_tables_that_new_files_have(path: Path) ->
     made = schema(raw)
     assert len(made) == 4
     tables = Tables(1, TextConfig())
-    raw.execute(f"DROP TABLE {tables.links}; DROP TABLE {tables.mentions}; ALTER TABLE collections DROP COLUMN derived")
+    raw.execute(f"DROP TABLE {tables.links}; DROP TABLE {tables.mentions}")
     m003_links(raw)
     assert schema(raw) == made
     raw.close()

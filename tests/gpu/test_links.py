@@ -69,7 +69,7 @@ def test_a_graph_built_on_the_device_is_sound_and_finds_as_much(metric: Any, rng
     config = HnswConfig(M=6 if DEVICE == "cuda" else 3, ef=48)
     index = build_on(DEVICE, vectors, metric, config)
     assert index.check() == []
-    queries = vectors[:50] + rng.normal(size=(50, 16)).astype(np.float32) / 10
+    queries = vectors[:30] + rng.normal(size=(30, 16)).astype(np.float32) / 10
     truth = exact_search(vectors, queries, 5, metric, None).positions
 
     def recall(of: HnswIndex) -> float:

@@ -122,7 +122,7 @@ def test_names_are_looked_after(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "path"),
+    ("plan", "at"),
     [
         ({"kk": 1}, "kk"),
         ({"k": 0}, "k"),
@@ -140,11 +140,11 @@ def test_names_are_looked_after(path: Path) -> None:
         ([1], None),
     ],
 )
-def test_what_cannot_run_is_not_saved(db: vecdb.Database, plan: Any, path: str | None) -> None:
+def test_what_cannot_run_is_not_saved(db: vecdb.Database, plan: Any, at: str | None) -> None:
     docs = db.collection("c")
     with pytest.raises(vecdb.InvalidInput) as caught:
         docs.save_query("q", plan)
-    assert caught.value.path == path
+    assert caught.value.path == at
     assert docs.queries() == {}
 
 
@@ -202,7 +202,7 @@ def test_plans_and_data_lead_to_each_other() -> None:
         query="word",
         vector=(0.5, 1.0),
         k=3,
-        fusion=Adaptive(tendency=0.25),
+        fusion=Adaptive(usual=(0.4, 0.6, 0.6)),
         select=Mmr(0.5),
         where={"day": date(2020, 1, 1), "tags": {"$in": {"a"}}},
         boosts=[Boost(field="n", modifier="log1p", weight=2.0)],

@@ -254,7 +254,7 @@ def test_words_that_no_record_has_stand_for_the_nearest_if_asked(cars: Path) -> 
         ({"synonyms": [("a", "b")]}, "give a mapping"),
         ({"synonyms": {"a": {"b": 0}}}, "weights above 0"),
         ({"snippets": "yes"}, "SnippetOptions"),
-        ({"snippets": {"length": 3}}, "SnippetOptions"),
+        ({"snippets": {"width": 3}}, "some of"),
     ],
     ids=str,
 )

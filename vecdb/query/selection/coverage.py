@@ -177,6 +177,13 @@ def copies_in(pool: Pool) -> NDArray[np.int64]:
     return groups
 
 
+def _nearest(vectors: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(c,) the centre of the largest product. Some BLAS raise floating-point flags for lanes that they never use."""
+    with np.errstate(all="ignore"):
+        nearest: NDArray[np.int64] = np.argmax(vectors @ centres.T, axis=1)
+    return nearest
+
+
 def cells_of(pool: Pool, count: int) -> NDArray[np.int64]:
     """(c,) the cell of each candidate: spherical k-means from seeds that are far from each other, so the same each time.
 
@@ -190,12 +197,12 @@ def cells_of(pool: Pool, count: int) -> NDArray[np.int64]:
     count = min(count, -(-len(vectors) // _LEAST_IN_CELL))
     seeds, distances = farthest_first(pool.cosines[np.ix_(with_vector, with_vector)], count)
     centres = vectors[[seed for seed, distance in zip(seeds, distances) if distance > 1e-3]]
-    nearest = np.argmax(vectors @ centres.T, axis=1)
+    nearest = _nearest(vectors, centres)
     for _ in range(_ROUNDS):
         sums = (nearest[None, :] == np.arange(len(centres))[:, None]).astype(np.float32) @ vectors
         norms = np.linalg.norm(sums, axis=1, keepdims=True)
         centres = np.where(norms > 1e-9, sums / np.maximum(norms, 1e-9), centres)  # an empty cell keeps its centre
-        moved = np.argmax(vectors @ centres.T, axis=1)
+        moved = _nearest(vectors, centres)
         if np.array_equal(moved, nearest):
             break
         nearest = moved
