@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "db": "vecdb and the databases beside it: load, size, opening, queries at equal recall",
     "ann": "the graph index and other libraries': recall against queries per second",
+    "codecs": "how bytes stand for vectors: quality, re-check, speed, Faiss beside",
     "lid": "what the order of insertion and the dimension of the data do to a graph",
     "start": "import, first answer, reopening",
     "churn": "recall through rounds of deleting and upserting",
@@ -20,6 +21,8 @@ COMMANDS = {
     "graph": "links: multi-hop questions, personalised PageRank, node embeddings",
     "rerank": "the second look: MaxSim kernels, orders of the same candidates, pruning, projection heads",
     "retrieval": "joining lists: dense, BM25, RRF, vstash's rule, adaptive on judged collections; a hybrid query's time",
+    "adapt": "the query map that a collection learns from its own documents, on judged queries; how long learning takes",
+    "gpu": "operations on a GPU beside PyTorch and cuVS: exact search, MaxSim, links of a graph",
     "robustness": "kill -9, damaged files, several processes",
 }
 

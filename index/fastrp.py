@@ -92,8 +92,11 @@ def embed(
     keys: Keys | None = None,
     dtype: DTypeLike = np.float32,
     threads: int | None = None,
+    last_power: bool = False,
 ) -> Embedding:
-    """A vector for each node. keys: (N,) ascending numbers that stay a node's own from one graph to the next; None: 0 … N-1."""
+    """A vector for each node. keys: (N,) ascending numbers that stay a node's own from one graph to the next; None: 0 … N-1.
+    last_power: keep N_q too, which no later node needs.
+    """
     config = config or FastRPConfig()
     size = len(graph)
     keys = np.arange(size, dtype=np.int64) if keys is None else keys
@@ -111,7 +114,8 @@ def embed(
     deviation = raw[known].std(axis=0) if known.any() else np.ones(config.dimension, dtype)
     deviation = np.where(deviation > 0, deviation, 1).astype(dtype)
     vectors = _standardised(raw, known, mean, deviation)
-    return Embedding(config, keys, vectors, known, np.stack(powers[:-1]), mean, deviation)
+    kept = powers if last_power else powers[:-1]
+    return Embedding(config, keys, vectors, known, np.stack(kept), mean, deviation)
 
 
 def projection(keys: Keys, config: FastRPConfig) -> NDArray[np.float64]:
@@ -158,10 +162,15 @@ def _summed(levels: list[Matrix], config: FastRPConfig) -> Matrix:
         if not weight:
             continue
         if config.normalise:
-            norms = np.linalg.norm(level, axis=1, keepdims=True)
-            level = level / np.where(norms > 0, norms, 1).astype(level.dtype)
+            level = unit_rows(level)
         total += level.dtype.type(weight) * level
     return total
+
+
+def unit_rows(rows: Matrix) -> Matrix:
+    """Each row at unit length, rows of zeros as they are."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(norms > 0, norms, 1).astype(rows.dtype))
 
 
 def _standardised(raw: Matrix, known: NDArray[np.bool_], mean: Matrix, deviation: Matrix) -> Matrix:

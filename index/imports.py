@@ -118,7 +118,7 @@ def from_faiss(index: Any, *, metric: str | None = None, ef: int = 64, threads: 
 def _adopted(foreign: _Foreign, metric: Metric, ef: int, threads: int | None) -> Imported:
     """A sound index with the foreign graph's links, without its deleted elements."""
     _check_vectors(foreign, metric)
-    count, dimension = foreign.vectors.shape
+    count = len(foreign.vectors)
     M = max(foreign.upper.shape[1], -(-foreign.base.shape[1] // 2), _NARROWEST)
     config = HnswConfig(M=M, ef_construction=max(foreign.ef_construction, M), ef=ef)
     levels, starts = foreign.levels, np.cumsum(foreign.levels) - foreign.levels
@@ -127,27 +127,62 @@ def _adopted(foreign: _Foreign, metric: Metric, ef: int, threads: int | None) ->
     top = int(levels[foreign.entry]) if count else -1
     if count and top < levels.max():
         raise CorruptIndex(f"the entry is on level {top}, the highest on {levels.max()}; the index is damaged")
-    index = HnswIndex.open(
-        {
-            "kind": "hnsw",
-            "dimension": dimension,
-            "metric": metric,
-            "config": asdict(config),
-            # Nobody has been searched for yet, so all count as unchecked, and `settle` looks for all.
-            "state": {"entry": foreign.entry, "top": top, "drawn": count, "unchecked": count},
-        },
-        {
-            "vectors": foreign.vectors,
-            "base": _sound(foreign.base, np.arange(count), np.zeros(count, np.int64), levels, 2 * M),
-            "upper": _sound(foreign.upper, holders, heights, levels, M),
-            "starts": starts.astype(np.int32),
-            "levels": levels.astype(np.uint8),
-            "live": np.ones(count, np.bool_),
-        },
-    )
+    base = _sound(foreign.base, np.arange(count), np.zeros(count, np.int64), levels, 2 * M)
+    upper = _sound(foreign.upper, holders, heights, levels, M)
+    index = _opened(foreign.vectors, base, upper, levels.astype(np.uint8), foreign.entry, metric, config)
     index.remove(np.flatnonzero(foreign.deleted), threads=threads)
     index.settle(threads=threads)
     return Imported(index, foreign.labels[index.compact()])
+
+
+def adopt(
+    vectors: Vectors,
+    base: Links,
+    upper: Links,
+    levels: NDArray[np.uint8],
+    metric: Metric,
+    config: HnswConfig,
+    threads: int | None,
+) -> HnswIndex:
+    """An index with these links, which are sound and as graph.py tells, and with those that let every node be found."""
+    index = _opened(vectors, base, upper, levels, int(levels.argmax()) if len(levels) else -1, metric, config)
+    index.settle(threads=threads)
+    return index
+
+
+def _opened(
+    vectors: Vectors,
+    base: Links,
+    upper: Links,
+    levels: NDArray[np.uint8],
+    entry: int,
+    metric: Metric,
+    config: HnswConfig,
+) -> HnswIndex:
+    count = len(vectors)
+    return HnswIndex.open(
+        {
+            "kind": "hnsw",
+            "dimension": vectors.shape[1],
+            "metric": metric,
+            "config": asdict(config),
+            # Nobody has been searched for yet, so all count as unchecked, and `settle` looks for all.
+            "state": {
+                "entry": entry,
+                "top": int(levels[entry]) if count else -1,
+                "drawn": count,
+                "unchecked": count,
+            },
+        },
+        {
+            "vectors": vectors,
+            "base": base,
+            "upper": upper,
+            "starts": (np.cumsum(levels, dtype=np.int64) - levels).astype(np.int32),
+            "levels": levels,
+            "live": np.ones(count, np.bool_),
+        },
+    )
 
 
 def _check_vectors(foreign: _Foreign, metric: Metric) -> None:

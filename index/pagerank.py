@@ -25,7 +25,9 @@ from vecdb.index import graph_kernels
 from vecdb.index.adjacency import RESTART, THRESHOLD, Adjacency, Floats, Nodes
 from vecdb.index.pool import RangePool
 
-WALKS = 100  # from each vertex: at most R / c entries of 8 bytes are kept of it, about a third of that on k-NN graphs
+# From each vertex: at most R / c entries of 8 bytes are kept of it, about half of that on k-NN graphs (6.5 KB). So many that two
+# rounds cut the error of fingerprints 4.3 times; with 100 it is 3.4 times, for 2.9 KB.
+WALKS = 256
 ROUNDS = 2
 _ENTRIES_AT_ONCE = 1 << 20
 _SOURCES_AT_ONCE = 16

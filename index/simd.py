@@ -12,7 +12,8 @@ and its disk cache keeps code for different CPUs apart; so it has to be set befo
 
 Integer loops give the same number on every level, to the bit. Float loops differ in the order of summation.
 Every loop takes (matrix, row, vector), C-contiguous. Those over codes and nibbles want whole cache lines (`padded`), so that
-there is no tail; the others take any length.
+there is no tail; the others take any length. Those over bytes, pairs, planes and float8 go by the vector's length: what
+stands behind it in a row is the codec's own.
 """
 
 from __future__ import annotations
@@ -163,6 +164,99 @@ def plain_l2_halves(matrix, row, query):
 
 
 @compiled
+def plain_dot_bytes(matrix, row, query):
+    """Sum of matrix[row, :D] * query; rows may be longer. (N, W) uint8, (D,) int8 -> int32."""
+    total = np.int32(0)
+    for d in range(query.shape[0]):
+        total += np.int32(matrix[row, d]) * np.int32(query[d])
+    return total
+
+
+@compiled
+def plain_dot_pairs(matrix, row, query):
+    """Sum of four-bit numbers * query: low halves of matrix[row, :D] with query[:D], high ones with query[D:].
+
+    (N, W) uint8, (2 D,) int8 -> int32.
+    """
+    total = np.int32(0)
+    width = query.shape[0] // 2
+    for d in range(width):
+        byte = np.int32(matrix[row, d])
+        total += (byte & 15) * np.int32(query[d]) + (byte >> 4) * np.int32(query[width + d])
+    return total
+
+
+@compiled
+def e4m3_to_float(code):
+    """A 256th of the number that float8 e4m3 stands for: its bits moved to where float16 has them."""
+    return half_to_float(np.uint16(((np.uint32(code) & 0x80) << 8) | ((np.uint32(code) & 0x7F) << 7)))
+
+
+@compiled
+def e5m2_to_float(code):
+    """The number that float8 e5m2 stands for: the upper half of a float16."""
+    return half_to_float(np.uint16(np.uint32(code) << 8))
+
+
+@compiled
+def bfloat_to_float(bits):
+    """The number that bfloat16 bits stand for: the upper half of a float32."""
+    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
+
+
+@compiled
+def plain_dot_e4m3(matrix, row, query):
+    """A 256th of the dot product with numbers of float8 e4m3. (N, W >= D) uint8, (D,) float32 -> float32."""
+    total = np.float32(0.0)
+    for d in range(query.shape[0]):
+        total += e4m3_to_float(matrix[row, d]) * query[d]
+    return total
+
+
+@compiled
+def plain_dot_e5m2(matrix, row, query):
+    """The dot product with numbers of float8 e5m2. (N, W >= D) uint8, (D,) float32 -> float32."""
+    total = np.float32(0.0)
+    for d in range(query.shape[0]):
+        total += e5m2_to_float(matrix[row, d]) * query[d]
+    return total
+
+
+@compiled
+def plain_dot_bfloats(matrix, row, query):
+    """(N, D) bfloat16 as uint16, (D,) float32 -> float32."""
+    total = np.float32(0.0)
+    for d in range(query.shape[0]):
+        total += bfloat_to_float(matrix[row, d]) * query[d]
+    return total
+
+
+@compiled
+def plain_dot_planes(matrix, row, planes, bits):
+    """Sum of the numbers of `bits` bits in matrix[row] * query, both cut into bits. A row holds the lowest bit of all its
+    numbers, then the next one; planes holds eight bits of 64 numbers side by side, then those of the next 64, the eighth
+    counted negative: two's complement.
+
+    (N, bits * 8 W) uint8, (W, 8) uint64 -> int64.
+    """
+    total = np.int64(0)
+    words = planes.shape[0]
+    for bit in range(bits):
+        for w in range(words):
+            word = np.uint64(0)
+            for byte in range(8):
+                word |= np.uint64(matrix[row, (bit * words + w) * 8 + byte]) << np.uint64(8 * byte)
+            for plane in range(8):
+                common = word & planes[w, plane]
+                count = np.int64(0)
+                while common:
+                    common &= common - np.uint64(1)
+                    count += 1
+                total += (-count if plane == 7 else count) << (plane + bit)
+    return total
+
+
+@compiled
 def plain_hamming(matrix, row, query):
     """How many bits differ. (N, W) uint8, (W,) uint8 -> int32."""
     total = np.int32(0)
@@ -286,15 +380,19 @@ def _reduce(builder: Any, stop: Any, step: int, kind: ir.VectorType, term: Calla
     return result
 
 
-def _over_row(result: Any, item: int, emit: Callable[..., Any]) -> Callable[..., Any]:
-    """An intrinsic (matrix, row, vector) -> result; emit(builder, row's address, vector's address, bytes in the row)."""
+def _over_row(result: Any, item: int, emit: Callable[..., Any], *, by_vector: bool = False) -> Callable[..., Any]:
+    """An intrinsic (matrix, row, vector) -> result; emit(builder, row's address, vector's address, bytes in the row).
+
+    by_vector: the length is the vector's, in items; the row may go on behind it.
+    """
 
     def declare(typing_context: Any, matrix: Any, row: Any, vector: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             matrix, row, vector = arguments
             line = _address(context, builder, signature.args[0], matrix, row, signature.args[1])
             query = _address(context, builder, signature.args[2], vector)
-            length = builder.extract_value(context.make_array(signature.args[0])(context, builder, matrix).shape, 1)
+            kind, array, axis = (signature.args[2], vector, 0) if by_vector else (signature.args[0], matrix, 1)
+            length = builder.extract_value(context.make_array(kind)(context, builder, array).shape, axis)
             return emit(builder, line, query, builder.mul(length, ir.Constant(_I64, item)))
 
         return result(matrix, row, vector), generate
@@ -333,6 +431,43 @@ def _emit_dot_codes(builder: Any, line: Any, query: Any, length: Any) -> Any:
         return _add_products(builder, total, _load(builder, line, at, kind), _load(builder, query, at, kind))
 
     return _reduce(builder, length, _BYTES, _SUMS, term)
+
+
+def _emit_dot_bytes(builder: Any, line: Any, query: Any, length: Any) -> Any:
+    kind = _vector(_I8, _BYTES)
+
+    def term(at: Any, total: Any) -> Any:
+        return _add_products(builder, total, _load(builder, line, at, kind), _load(builder, query, at, kind))
+
+    def one(at: Any, total: Any) -> Any:
+        left, right = _load(builder, line, at, _I8), _load(builder, query, at, _I8)
+        return builder.add(total, builder.mul(builder.zext(left, _I32), builder.sext(right, _I32)))
+
+    return _reduce(builder, length, _BYTES, _SUMS, term, tail=(1, one))
+
+
+def _emit_dot_pairs(builder: Any, line: Any, query: Any, length: Any) -> Any:
+    kind = _vector(_I8, _BYTES)
+    half = builder.sdiv(length, ir.Constant(_I64, 2))
+
+    def term(at: Any, total: Any) -> Any:
+        pairs, beyond = _load(builder, line, at, kind), builder.add(at, half)
+        low = builder.and_(pairs, ir.Constant(kind, [15] * _BYTES))
+        high = builder.lshr(pairs, ir.Constant(kind, [4] * _BYTES))
+        total = _add_products(builder, total, low, _load(builder, query, at, kind))
+        return _add_products(builder, total, high, _load(builder, query, beyond, kind))
+
+    def one(at: Any, total: Any) -> Any:
+        pair, beyond = builder.zext(_load(builder, line, at, _I8), _I32), builder.add(at, half)
+        for part, place in (
+            (builder.and_(pair, ir.Constant(_I32, 15)), at),
+            (builder.lshr(pair, ir.Constant(_I32, 4)), beyond),
+        ):
+            product = builder.mul(part, builder.sext(_load(builder, query, place, _I8), _I32))
+            total = builder.add(total, product)
+        return total
+
+    return _reduce(builder, half, _BYTES, _SUMS, term, tail=(1, one))
 
 
 def _nibble_totals(builder: Any, lines: list[Any], query: Any, length: Any) -> list[Any]:
@@ -411,6 +546,70 @@ def _half(builder: Any, line: Any, at: Any, lanes: int) -> Any:
     if lanes == 1:
         return builder.fpext(_load(builder, line, at, _F16), _F32)
     return builder.fpext(_load(builder, line, at, _vector(_F16, lanes)), _vector(_F32, lanes))
+
+
+def _kind(item: ir.Type, lanes: int) -> ir.Type:
+    return _vector(item, lanes) if lanes > 1 else item
+
+
+def _everywhere(kind: ir.Type, value: int) -> Any:
+    return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
+
+
+def _e4m3(builder: Any, line: Any, at: Any, lanes: int) -> Any:
+    """As `e4m3_to_float`: widened with its sign, moved up, and the second copy of the sign put out."""
+    wide = builder.sext(_load(builder, line, at, _kind(_I8, lanes)), _kind(_I16, lanes))
+    moved = builder.shl(wide, _everywhere(wide.type, 7))
+    bits = builder.and_(moved, _everywhere(wide.type, 0xBFFF))
+    return builder.fpext(builder.bitcast(bits, _kind(_F16, lanes)), _kind(_F32, lanes))
+
+
+def _e5m2(builder: Any, line: Any, at: Any, lanes: int) -> Any:
+    wide = builder.zext(_load(builder, line, at, _kind(_I8, lanes)), _kind(_I16, lanes))
+    bits = builder.shl(wide, _everywhere(wide.type, 8))
+    return builder.fpext(builder.bitcast(bits, _kind(_F16, lanes)), _kind(_F32, lanes))
+
+
+def _bfloat(builder: Any, line: Any, at: Any, lanes: int) -> Any:
+    wide = builder.zext(_load(builder, line, at, _kind(_I16, lanes)), _kind(_I32, lanes))
+    return builder.bitcast(builder.shl(wide, _everywhere(wide.type, 16)), _kind(_F32, lanes))
+
+
+@intrinsic
+def _dot_planes(typing_context, matrix, row, planes, bits):
+    """Each word of the row meets the eight bits of its 64 numbers at once: a lane for each."""
+
+    def generate(context, builder, signature, arguments):
+        kinds, words = signature.args, _vector(_I64, 8)
+        line = _address(context, builder, kinds[0], arguments[0], arguments[1], kinds[1])
+        query = _address(context, builder, kinds[2], arguments[2])
+        count = builder.extract_value(context.make_array(kinds[2])(context, builder, arguments[2]).shape, 0)
+        width = builder.mul(count, ir.Constant(_I64, 8))
+        bits = context.cast(builder, arguments[3], kinds[3], types.int64)
+        shifts = ir.Constant(words, list(range(8)))
+        signs = ir.Constant(words, [1] * 7 + [-1])
+
+        def plane(bit: Any, before: list[Any]) -> list[Any]:
+            start = builder.gep(line, [builder.mul(bit, width)])
+
+            def term(at: Any, total: Any) -> Any:
+                one = builder.insert_element(ir.Constant(words, ir.Undefined), _load(builder, start, at, _I64), _ZERO)
+                word = builder.shuffle_vector(one, ir.Constant(words, ir.Undefined), _EIGHT_TIMES)
+                place = builder.mul(at, ir.Constant(_I64, 8))
+                common = builder.and_(word, _load(builder, query, place, words))
+                return builder.add(total, _call(builder, "llvm.ctpop.v8i64", words, common))
+
+            (total,), _ = _accumulate(builder, width, 8, [ir.Constant(words, None)], term, ir.Constant(_I64, 0))
+            worth = _sum(builder, builder.mul(builder.shl(total, shifts), signs))
+            return [builder.add(before[0], builder.shl(worth, bit))]
+
+        zero = ir.Constant(_I64, 0)
+        return _loop(builder, bits, 1, [zero], plane, zero)[0][0]
+
+    return types.int64(matrix, row, planes, bits), generate
+
+
+_ZERO, _EIGHT_TIMES = ir.Constant(_I32, 0), ir.Constant(_vector(_I32, 8), [0] * 8)
 
 
 def _emit_hamming(builder: Any, line: Any, query: Any, length: Any) -> Any:
@@ -511,7 +710,13 @@ def _dot_four_nibbles(typing_context, lines, rows, first, query, out):
 dot_codes, dot_nibbles, hamming = plain_dot_codes, plain_dot_nibbles, plain_hamming
 dot_four_codes, dot_four_nibbles, insert_key = plain_dot_four_codes, plain_dot_four_nibbles, plain_insert_key
 dot_floats, l2_floats, dot_halves, l2_halves = plain_dot_floats, plain_l2_floats, plain_dot_halves, plain_l2_halves
+dot_bytes, dot_pairs, dot_bfloats, dot_planes = plain_dot_bytes, plain_dot_pairs, plain_dot_bfloats, plain_dot_planes
+dot_e4m3, dot_e5m2 = plain_dot_e4m3, plain_dot_e5m2
 if LEVEL != "plain":
+    dot_bytes = _over_row(types.int32, 1, _emit_dot_bytes, by_vector=True)
+    dot_pairs = _over_row(types.int32, 1, _emit_dot_pairs, by_vector=True)
+    dot_bfloats = _over_row(types.float32, 2, _emit_floats(2, _bfloat, True))
+    dot_planes = _dot_planes
     dot_four_codes, dot_four_nibbles, insert_key = _dot_four_codes, _dot_four_nibbles, _insert_key
     dot_codes = _over_row(types.int32, 1, _emit_dot_codes)
     dot_nibbles = _over_row(types.int32, 1, _emit_dot_nibbles)
@@ -521,6 +726,8 @@ if LEVEL != "plain":
 if LEVEL in ("avx512", "avx2"):  # elsewhere LLVM may call a conversion routine that nobody links
     dot_halves = _over_row(types.float32, 2, _emit_floats(2, _half, True))
     l2_halves = _over_row(types.float32, 2, _emit_floats(2, _half, False))
+    dot_e4m3 = _over_row(types.float32, 1, _emit_floats(1, _e4m3, True), by_vector=True)
+    dot_e5m2 = _over_row(types.float32, 1, _emit_floats(1, _e5m2, True), by_vector=True)
 
 
 # Memory ---------------------------------------------------------------------------------------------------------------

@@ -37,6 +37,14 @@ KINDS: dict[str, str] = {
     "boost": "vecdb.rerank.recency:Boost",
     "relevance_x_time": "vecdb.rerank.recency:RelevanceTime",
     "feedback": "vecdb.rerank.feedback:Feedback",
+    "first": "vecdb.rerank.listwise.first:First",
+    "sliding": "vecdb.rerank.listwise.written:Sliding",
+    "full": "vecdb.rerank.listwise.written:Full",
+    "group": "vecdb.rerank.listwise.group:Groupwise",
+    "setwise": "vecdb.rerank.listwise.setwise:Setwise",
+    "mvp": "vecdb.rerank.mvp:Mvp",
+    "e2rank": "vecdb.rerank.e2rank:E2Rank",
+    "cross-encoder": "vecdb.rerank.cross_encoder:CrossEncoder",
 }
 
 REACHING = frozenset({"model", "encoder", "tokenizer", "file", "url", "key_env"})

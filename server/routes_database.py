@@ -38,6 +38,7 @@ _COLLECTION = {
         },
         "index": {"M": 16, "ef_construction": 200, "ef": 64, "seed": 0, "order": "random", "lid_k": 100},
         "stemmer": None,
+        "storage": "float32",
     },
 }
 

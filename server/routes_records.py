@@ -182,7 +182,7 @@ def links(target: Reading, raw: JsonBody) -> Response:
     "/links/entities", operation_id="linkEntities", openapi_extra=takes(EntitiesBody), responses=gives({"mentions": 9})
 )
 def link_entities(target: Writing, raw: JsonBody) -> Response:
-    """Link records that name the same, by a metadata key."""
+    """Link records that name the same, by a metadata key or by what is given for each."""
     return json_answer({"mentions": target.open().link_entities(parsed(EntitiesBody, raw).extractor)})
 
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from vecdb import wire
-from vecdb.server.access import JsonBody, Reading, Writing
+from vecdb.server.access import JsonBody, Reading, Target, Writing
 from vecdb.server.documents import gives, takes
 from vecdb.server.routes_database import json_answer
 from vecdb.server.schemas import (
+    AdaptBody,
     BatchBody,
     ContextBody,
+    DeleteQueryBody,
     ExplainBody,
     FitFusionBody,
     RecallBody,
+    SaveQueryBody,
     SearchBody,
+    SearchOptions,
+    StorageBody,
+    StoragePlanBody,
     TuneBody,
     WhyNotBody,
+    check_plan,
     parsed,
 )
 
@@ -37,6 +46,7 @@ _HITS = {
     ],
     "cursor": None,
     "estimated_recall": None,
+    "no_answer": 0.04,
     "trace": [{"stage": "dense", "candidates": 5, "ms": 0.2, "detail": {}}],
 }
 _WHY_NOT = {
@@ -80,7 +90,28 @@ _RECALL = {
     "sample": 100,
     "rows": [{"where": "", "matching": 1204, "recall": 0.998, "p5": 0.9, "self_recall": 1.0, "exact": False}],
 }
-_FUSION = {"kind": "adaptive", "tendency": 0.04, "lean": None}
+_FUSION = {"kind": "adaptive", "usual": [0.43, 0.61, 0.58], "lean": None}
+_GAIN = {"difference": 0.0118, "low": 0.007, "high": 0.017, "p_value": 0.0001}
+_ADAPTATION = {
+    "is_accepted": True,
+    "is_applied": True,
+    "reason": "held-out documents are found better, beyond chance",
+    "before": 0.531,
+    "after": 0.5428,
+    "gain": _GAIN,
+    "control": {"difference": -0.0178, "low": -0.0323, "high": -0.0035, "p_value": 0.02},
+    "is_control_refused": True,
+    "triples": 6808,
+    "learning_documents": 851,
+    "gate_documents": 547,
+    "gate_queries": 1093,
+    "shared_documents": 0,
+    "shared_queries": 0,
+    "rank": 64,
+    "seconds": 19.9,
+    "model": "all-MiniLM-L6-v2-int8",
+    "version": "db6f712d",
+}
 _TUNING = {
     "config": {"M": 16, "ef_construction": 200, "ef": 24, "seed": 0, "order": "random", "lid_k": 100},
     "target_recall": 0.95,
@@ -115,6 +146,28 @@ _TUNING = {
     "changed": 0,
     "is_stale": False,
 }
+_STORAGE = {"wanted": "float8", "stored": "float32", "share": 0.4, "bytes_per_vector": 385, "overhead": 0}
+_STORAGE_PLAN = {
+    "choices": [
+        {
+            "codec": "float8",
+            "bytes_per_vector": 385,
+            "total_bytes": 33880000,
+            "recall": 0.985,
+            "ndcg": None,
+            "loss": 0.015,
+            "queries_per_second": 390.0,
+            "is_pareto": True,
+        }
+    ],
+    "recommended": None,
+    "stored": "float32",
+    "vectors": 49800,
+    "of_vectors": 88000,
+    "queries": 200,
+    "budget_bytes": None,
+    "max_loss": 0.01,
+}
 _STATS = {
     "name": "papers",
     "records": 1204,
@@ -129,11 +182,19 @@ _STATS = {
 }
 
 
+def _options(target: Target, body: SearchOptions) -> dict[str, Any]:
+    """Keyword arguments of Collection.search; a plan, which may be a saved one, must keep to the service's limits, too."""
+    options = body.options(target.settings)
+    if body.plan is not None:
+        check_plan(target.open().bound_plan(body.plan, body.params), target.settings)
+    return options
+
+
 @router.post("/search", operation_id="search", openapi_extra=takes(SearchBody), responses=gives(_HITS))
 def search(target: Reading, raw: JsonBody) -> Response:
     """The best records for one query."""
     body = parsed(SearchBody, raw)
-    options = body.options(target.settings)
+    options = _options(target, body)
     hits = target.open().search(body.query, vector=body.query_vector(), **options)
     return json_answer(wire.hits_to_wire(hits, compact=body.is_compact))
 
@@ -145,7 +206,7 @@ def search_batch(target: Reading, raw: JsonBody) -> Response:
     """The best records for each of several queries; faster than asking one by one."""
     body = parsed(BatchBody, raw)
     body.check_size(target.settings)
-    options = body.options(target.settings)
+    options = _options(target, body)
     results = target.open().search(body.queries, vector=body.vectors_of_queries(), **options)
     return json_answer({"results": [wire.hits_to_wire(hits, compact=body.is_compact) for hits in results]})
 
@@ -154,7 +215,7 @@ def search_batch(target: Reading, raw: JsonBody) -> Response:
 def why_not(target: Reading, raw: JsonBody) -> Response:
     """Which stage of a query dropped a record, and what would bring it back."""
     body = parsed(WhyNotBody, raw)
-    options = body.options(target.settings)
+    options = _options(target, body)
     why = target.open().why_not(body.id, body.query, vector=body.query_vector(), **options)
     return json_answer(wire.why_not_to_wire(why))
 
@@ -163,8 +224,33 @@ def why_not(target: Reading, raw: JsonBody) -> Response:
 def explain(target: Reading, raw: JsonBody) -> Response:
     """How a query would be answered: its stages, by which way and why, and what they are likely to cost."""
     body = parsed(ExplainBody, raw)
-    plan = target.open().explain(body.query, vector=body.query_vector(), **body.options(target.settings))
+    plan = target.open().explain(body.query, vector=body.query_vector(), **_options(target, body))
     return json_answer(wire.plan_to_wire(plan))
+
+
+@router.get("/queries", operation_id="queries", responses=gives({"queries": {"fresh": SaveQueryBody.example["plan"]}}))
+def queries(target: Reading) -> Response:
+    """The saved queries by name; run one by giving its name as `plan` to search."""
+    return json_answer({"queries": target.open().queries()})
+
+
+@router.put("/queries", operation_id="saveQuery", openapi_extra=takes(SaveQueryBody), status_code=204)
+def save_query(target: Writing, raw: JsonBody) -> Response:
+    """Keep a plan with the collection under a name, in place of what was kept there."""
+    body = parsed(SaveQueryBody, raw)
+    target.open().save_query(body.name, body.plan)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/queries/delete",
+    operation_id="deleteQuery",
+    openapi_extra=takes(DeleteQueryBody),
+    responses=gives({"deleted": True}),
+)
+def delete_query(target: Writing, raw: JsonBody) -> Response:
+    """Forget a saved query; tells whether there was one."""
+    return json_answer({"deleted": target.open().delete_query(parsed(DeleteQueryBody, raw).name)})
 
 
 @router.post("/context", operation_id="context", openapi_extra=takes(ContextBody), responses=gives(_CONTEXT))
@@ -184,11 +270,27 @@ def recall_report(target: Reading, raw: JsonBody) -> Response:
 
 
 @router.post("/fit-fusion", operation_id="fitFusion", openapi_extra=takes(FitFusionBody), responses=gives(_FUSION))
-def fit_fusion(target: Reading, raw: JsonBody) -> Response:
-    """The adaptive fusion fitted to the collection by queries without judgements, to be passed as `fusion` to searches."""
+def fit_fusion(target: Writing, raw: JsonBody) -> Response:
+    """The adaptive fusion fitted to the collection by queries, with or without judgements. Unless keep is false,
+    fusion="adaptive" means it from now on.
+    """
     body = parsed(FitFusionBody, raw)
-    fitted = target.open().fit_fusion(body.queries, vectors=body.vectors(target.settings))
+    vectors = body.vectors(target.settings)
+    fitted = target.open().fit_fusion(body.queries, vectors=vectors, qrels=body.qrels, keep=body.keep)
     return json_answer(wire.fusion_to_wire(fitted))
+
+
+@router.get("/fusion", operation_id="fusion", responses=gives({"fusion": _FUSION}))
+def fusion(target: Reading) -> Response:
+    """What was last fitted and kept, which fusion="adaptive" stands for; null if nothing was."""
+    kept = target.open().fusion
+    return json_answer({"fusion": None if kept is None else wire.fusion_to_wire(kept)})
+
+
+@router.delete("/fusion", operation_id="forgetFusion", responses=gives({"forgotten": True}))
+def forget_fusion(target: Writing) -> Response:
+    """Forget what was fitted. Whether there was something to forget."""
+    return json_answer({"forgotten": target.open().forget_fusion()})
 
 
 @router.post("/tune", operation_id="tune", openapi_extra=takes(TuneBody), responses=gives(_TUNING))
@@ -202,11 +304,64 @@ def tune(target: Writing, raw: JsonBody) -> Response:
     return json_answer(wire.tuning_to_wire(target.open().tune(**body.options(target.settings))))
 
 
+@router.post("/adapt", operation_id="adapt", openapi_extra=takes(AdaptBody), responses=gives(_ADAPTATION))
+def adapt(target: Writing, raw: JsonBody) -> Response:
+    """Learn a map of query vectors from the collection's own documents; searches use it if held-out ones are found better by it.
+
+    budget_s is cut to three quarters of what a request may take here.
+    """
+    body = parsed(AdaptBody, raw)
+    return json_answer(wire.adaptation_to_wire(target.open().adapt(**body.options(target.settings))))
+
+
+@router.get("/adapter", operation_id="adapter", responses=gives({"adapter": _ADAPTATION}))
+def adapter(target: Reading) -> Response:
+    """What is known of the map that searches use; null if there is none."""
+    kept = target.open().adapter
+    return json_answer({"adapter": None if kept is None else wire.adaptation_to_wire(kept)})
+
+
+@router.delete("/adapter", operation_id="resetAdapter", responses=gives({"reset": True}))
+def reset_adapter(target: Writing) -> Response:
+    """Search by query vectors as the model makes them again."""
+    return json_answer({"reset": target.open().reset_adapter()})
+
+
 @router.get("/tuning", operation_id="tuning", responses=gives({"tuning": _TUNING}))
 def tuning(target: Reading) -> Response:
     """What the last tuning measured, and how much has changed since; null if there was none."""
     kept = target.open().tuning
     return json_answer({"tuning": None if kept is None else wire.tuning_to_wire(kept)})
+
+
+@router.get("/storage", operation_id="storage", responses=gives(_STORAGE))
+def storage(target: Reading) -> Response:
+    """Which codec vectors are kept with, and how far a change of it has come."""
+    return json_answer(wire.storage_to_wire(target.open().storage))
+
+
+@router.post("/storage", operation_id="setStorage", openapi_extra=takes(StorageBody), responses=gives(_STORAGE))
+def set_storage(target: Writing, raw: JsonBody) -> Response:
+    """Keep vectors with another codec from now on. What a request's time does not suffice for goes on in the background."""
+    body = parsed(StorageBody, raw)
+    return json_answer(wire.storage_to_wire(target.open().set_storage(body.codec, wait=body.wait)))
+
+
+@router.post(
+    "/plan-storage", operation_id="planStorage", openapi_extra=takes(StoragePlanBody), responses=gives(_STORAGE_PLAN)
+)
+def plan_storage(target: Reading, raw: JsonBody) -> Response:
+    """Which codec to keep vectors with, measured on the collection's own; nothing is changed."""
+    body = parsed(StoragePlanBody, raw)
+    plan = target.open().plan_storage(**body.options(target.settings))
+    return json_answer(wire.storage_plan_to_wire(plan))
+
+
+@router.post("/compact", operation_id="compact", status_code=204)
+def compact(target: Writing) -> Response:
+    """Give the file's unused pages back to the file system."""
+    target.open().compact()
+    return Response(status_code=204)
 
 
 @router.get("/stats", operation_id="stats", responses=gives(_STATS))

@@ -7,6 +7,7 @@ refuse the same things with the same errors. `error` is the class for a body of 
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -64,6 +65,9 @@ class TextBody(Body):
     k1: float = 1.2
     b: float = 0.75
     synonyms: SynonymsBody = Field(default={}, description="what else a query's word looks for")
+    stop_words: list[str] | None = Field(
+        default=None, description="words not looked for beside others; null: the language's function words"
+    )
 
 
 class IndexBody(Body):
@@ -102,6 +106,7 @@ class CollectionBody(Body):
     text: TextBody | str | None = None
     index: IndexBody | None = None
     tokens: str | TokensBody | None = None
+    storage: str | None = Field(default=None, description="codec that vectors are kept with, such as float8")
     create: bool = True
 
     example: ClassVar[dict[str, Any]] = {"name": "papers", "dimension": 3, "metric": "cosine", "text": "english"}
@@ -245,9 +250,9 @@ class LinksOfBody(Body):
 
 
 class EntitiesBody(Body):
-    """The metadata key that lists the entities that a record names."""
+    """The metadata key that lists the entities that a record names; or what some records name, by their ids."""
 
-    extractor: str
+    extractor: str | dict[str, list[str]]
 
     example: ClassVar[dict[str, Any]] = {"extractor": "entities"}
 
@@ -261,6 +266,7 @@ class DeriveBody(Body):
     weights: list[float] = Field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])
     degree_exponent: float = -0.5
     seed: int = 0
+    tune: bool = False
 
     example: ClassVar[dict[str, Any]] = {"field": "fastrp", "kinds": ["cites"], "dimension": 64}
 
@@ -304,7 +310,7 @@ class FusionBody(Body):
     k: float | None = Field(default=None, description="of rrf")
     base: Literal[0, 1] | None = Field(default=None, description="of rrf: the rank of the first row")
     weights: list[float] | None = Field(default=None, description="of the vector list and the text list")
-    tendency: float | None = Field(default=None, description="of adaptive: what Collection.fit_fusion measured")
+    usual: list[float] | None = Field(default=None, description="of adaptive: what Collection.fit_fusion measured")
     lean: dict[str, Any] | None = Field(default=None, description="of adaptive: bias, slopes, means, deviations")
     gate: bool | None = Field(default=None, description="of vstash: drop vector hits far behind the best")
 
@@ -345,6 +351,9 @@ class GraphBody(Body):
     error: ClassVar[type[InvalidInput]] = InvalidQuery
 
 
+Plan = dict[str, Any]  # the library looks into it, and names the place of a mistake
+
+
 class SearchOptions(Body):
     """How to search; what is not given takes the library's default."""
 
@@ -354,7 +363,7 @@ class SearchOptions(Body):
     exact: bool = False
     ef: int | None = None
     target_recall: float | None = None
-    fusion: str | FusionBody = "rrf"
+    fusion: str | FusionBody = "adaptive"
     syntax: Literal["plain", "query"] = "plain"
     group_by: str | None = None
     per_group: int = 1
@@ -370,6 +379,16 @@ class SearchOptions(Body):
     synonyms: SynonymsBody | None = None
     fuzzy: bool = False
     snippets: bool | SnippetBody = False
+    prefetch: list[Plan] | None = Field(default=None, description="searches whose candidates this one works over")
+    boosts: list[dict[str, Any]] | None = Field(
+        default=None, description="by where, by decay, or by a number's modifier"
+    )
+    recommend: dict[str, Any] | None = Field(default=None, description="positive, negative, strategy")
+    discover: dict[str, Any] | None = Field(default=None, description="target, context: pairs of examples")
+    plan: str | Plan | None = Field(
+        default=None, description="a saved query's name, or options for what is not given here"
+    )
+    params: dict[str, Any] | None = Field(default=None, description="values for the plan's placeholders")
     model: str | None = None
     vector_format: VectorFormat = "list"
 
@@ -383,6 +402,7 @@ class SearchOptions(Body):
         options = {name: getattr(self, name) for name in self.model_fields_set & SearchOptions.model_fields.keys()}
         options.pop("vector_format", None)
         _check_rerank(self.rerank, settings)
+        check_plan({"prefetch": self.prefetch}, settings)
         if self.graph is not None:
             options["graph"] = self.graph.given()
         if isinstance(self.fusion, FusionBody):
@@ -438,6 +458,28 @@ class ExplainBody(SearchBody):
     """One query, as for search, which is planned but not run."""
 
     example: ClassVar[dict[str, Any]] = {"query": "vaccines in children", "k": 5, "where": {"year": {"$gte": 2020}}}
+
+
+class SaveQueryBody(Body):
+    """A plan to keep under a name; {"$param": …} stands for a value that is given when it is run."""
+
+    name: str
+    plan: Plan
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {
+        "name": "fresh",
+        "plan": {
+            "where": {"year": {"$gte": {"$param": "since", "default": 2000}}},
+            "boosts": [{"field": "$created", "decay": "exp", "scale": "30d"}],
+        },
+    }
+
+
+class DeleteQueryBody(Body):
+    name: str
+
+    example: ClassVar[dict[str, Any]] = {"name": "fresh"}
 
 
 class ContextBody(Body):
@@ -514,19 +556,77 @@ class TuneBody(Body):
         }
 
 
-class FitFusionBody(Body):
-    """Queries such as will be asked, and their vectors where the collection does not embed."""
+class AdaptBody(Body):
+    """How many records to learn and judge by, the seconds that may take, and whether searches use what is accepted."""
 
-    queries: Texts
+    sample: int = 2_500
+    budget_s: float = 60.0
+    seed: int = 0
+    apply: bool = Field(default=True, description="search by the map from now on, if the gate accepts it")
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {"sample": 2500, "budget_s": 30, "apply": True}
+
+    def options(self, settings: Settings) -> dict[str, Any]:
+        """Keyword arguments of Collection.adapt."""
+        _at_most("sample", self.sample, settings.max_records, "VECDB_MAX_RECORDS")
+        return {**self.given(), "budget_s": min(self.budget_s, _TUNING_SHARE * settings.request_timeout_s)}
+
+
+class StorageBody(Body):
+    """Keep vectors with another codec from now on."""
+
+    codec: str
+    wait: bool = Field(default=True, description="answer when all vectors are changed; else at once")
+
+    example: ClassVar[dict[str, Any]] = {"codec": "pca:192+float8", "wait": False}
+
+
+class StoragePlanBody(Body):
+    """Queries such as will be asked, or none; judgements of them, if there are some, in their order."""
+
+    budget_bytes: int | None = None
+    max_loss: float | None = None
+    queries: Texts | None = None
     query_vectors: Annotated[list[Numbers], _StopAtFirst()] | None = None
     query_vectors_base64: Texts | None = None
+    judgements: list[dict[str, int]] | None = Field(default=None, description="of each query: record id -> grade")
+    codecs: Texts | None = None
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {"max_loss": 0.01, "codecs": ["float8", "pca:2+int8"]}
+
+    def options(self, settings: Settings) -> dict[str, Any]:
+        """Keyword arguments of Collection.plan_storage. Raises InvalidQuery, InvalidVector."""
+        _check_queries(settings, self.queries, self.query_vectors, self.query_vectors_base64)
+        asked: list[Any] | None = batch_vectors(self.query_vectors, self.query_vectors_base64)
+        if self.queries is not None and asked is not None:
+            raise InvalidQuery("both texts and vectors were given to ask with; give one of them")
+        asked = self.queries if asked is None else asked
+        given = self.given("queries", "query_vectors", "query_vectors_base64", "judgements")
+        if self.judgements is None:
+            return {**given, "queries": asked}
+        if asked is None or len(asked) != len(self.judgements):
+            raise InvalidQuery("judgements are of queries; give as many of these, in the same order")
+        names = [str(i) for i in range(len(asked))]
+        return {**given, "queries": dict(zip(names, asked)), "qrels": dict(zip(names, self.judgements))}
+
+
+class FitFusionBody(Body):
+    """Queries such as will be asked, and their vectors where the collection does not embed; with qrels, by their ids."""
+
+    queries: Texts | dict[str, str]
+    query_vectors: Annotated[list[Numbers], _StopAtFirst()] | None = None
+    query_vectors_base64: Texts | None = None
+    qrels: dict[str, dict[str, int]] | None = Field(default=None, description="query id -> record id -> grade")
+    keep: bool = Field(default=True, description="as what fusion='adaptive' means for this collection")
 
     error: ClassVar[type[InvalidInput]] = InvalidQuery
     example: ClassVar[dict[str, Any]] = {"queries": ["vaccines in children", "side effects of aspirin"]}
 
     def vectors(self, settings: Settings) -> list[Any] | None:
         """The queries' vectors, if any were given. Raises InvalidQuery, InvalidVector."""
-        _check_queries(settings, self.queries, self.query_vectors, self.query_vectors_base64)
+        _check_queries(settings, list(self.queries), self.query_vectors, self.query_vectors_base64)
         return batch_vectors(self.query_vectors, self.query_vectors_base64)
 
 
@@ -564,12 +664,30 @@ def _short(value: Any) -> str:
     return reprlib.repr(value)  # never walks through all of a large value
 
 
-def _at_most(name: str, value: int, limit: int, variable: str, error: type[InvalidInput] = InvalidQuery) -> None:
+def _at_most(name: str, value: float, limit: int, variable: str, error: type[InvalidInput] = InvalidQuery) -> None:
     if value > limit:
         raise error(
             f"{name} is {value:,}; this service takes at most {limit:,}: ask for less, or start it with a larger "
             f"{variable}"
         )
+
+
+def check_plan(plan: Mapping[str, Any], settings: Settings, path: str = "") -> None:
+    """Raises InvalidQuery for numbers in a plan, or in a prefetch of it, that are above the service's limits, and for a model
+    that it was not told to use.
+    """
+    _check_rerank(plan.get("rerank"), settings)
+    limits = dict.fromkeys(
+        ("offset", "ef", "candidates", "per_group"), (settings.max_candidates, "VECDB_MAX_CANDIDATES")
+    )
+    limits["k"] = limits["candidates"] if path else (settings.max_k, "VECDB_MAX_K")
+    for name, (limit, variable) in limits.items():
+        if isinstance(value := plan.get(name), int | float):  # what is no number the library refuses
+            _at_most(f"{path}{name}", value, limit, variable)
+    steps = plan.get("prefetch")
+    for place, step in enumerate(steps if isinstance(steps, list) else ()):
+        if isinstance(step, Mapping):
+            check_plan(step, settings, f"{path}prefetch[{place}].")
 
 
 def _check_rerank(given: Any, settings: Settings) -> None:

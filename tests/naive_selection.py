@@ -44,17 +44,29 @@ def log_determinant(pool: Pool, relevance: float, chosen: Sequence[int]) -> floa
     return float(logarithm) if sign > 0 else -math.inf
 
 
+def copies(pool: Pool) -> list[int]:
+    """The group of each candidate: that of the first one before it with a cosine of 0.95 or more, else its own."""
+    groups: list[int] = []
+    for i in range(len(pool)):
+        before = [j for j in range(i) if pool.cosines[i, j] >= 0.95]
+        groups.append(groups[before[0]] if before else i)
+    return groups
+
+
 def objective(options: Coverage, pool: Pool) -> SetFunction:
     """F of vecdb/query/selection/coverage.py, for a set of places."""
     like = similarities(pool)
     weights = neighbourhood(pool, like, options.tau)
     cells = cells_of(pool, options.clusters)
+    of = copies(pool)
 
     def value(chosen: Sequence[int]) -> float:
         if not chosen:
             return 0.0
         covered = sum(float(weights[i]) * max(float(like[i, s]) for s in chosen) for i in range(len(pool)))
-        relevant = sum(float(pool.relevance[s]) for s in chosen)
+        relevant = sum(
+            max(float(pool.relevance[s]) for s in chosen if of[s] == group) for group in {of[s] for s in chosen}
+        )
         varied = sum(
             math.sqrt(sum(float(pool.relevance[s]) for s in chosen if cells[s] == cell)) for cell in set(cells.tolist())
         )

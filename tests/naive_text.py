@@ -42,6 +42,18 @@ def alignment_distance(a: str, b: str) -> int:
     return table[-1][-1]
 
 
+def nearest_terms(term: str, known: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The at most five most frequent of the terms at the smallest distance, 1 or, from 8 letters on, 2: all are looked at."""
+    if len(term) < 4 or any(character.isdigit() for character in term):
+        return []
+    for distance in (1, 2) if len(term) >= 8 else (1,):
+        near = [(-count, word) for word, count in known.items() if count and word[:1] == term[0]]
+        near = [(count, word) for count, word in near if alignment_distance(term, word) == distance]
+        if near:
+            return [(word, distance) for _, word in sorted(near)[:5]]
+    return []
+
+
 def best_window(text: str, matches: Sequence[tuple[int, int, str]], length: int) -> tuple[int, int]:
     """(different terms, occurrences) of the best run of matches (start, end, term) that fits into length characters."""
     best = (0, 0)

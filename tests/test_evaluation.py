@@ -252,7 +252,7 @@ def test_a_collection_compares_and_gates(db: vecdb.Database) -> None:
     assert passed
     assert not docs.gate(queries, qrels, min={"R@10": 1.0}, mode="text", where={"x": 1})
     assert docs.gate(queries, qrels, baseline=passed.evaluation)
-    with pytest.raises(vecdb.InvalidInput, match="give a mode, or options"):
+    with pytest.raises(vecdb.InvalidInput, match="give a mode, the name of a saved query, or options"):
         docs.compare(3, "text", queries, qrels)  # type: ignore[arg-type]
     with pytest.raises(vecdb.InvalidQuery, match="no option 'moode'"):
         docs.compare({"moode": "text"}, "text", queries, qrels)

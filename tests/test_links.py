@@ -288,3 +288,17 @@ def test_bad_extractors_are_refused(docs: vecdb.Collection, extractor: object) -
         docs.link_entities(extractor)  # type: ignore[arg-type]
     assert mentioned(docs) == {}
     docs.add(ids=["later"], texts=["written as if nothing had been"])
+
+
+def test_entities_can_be_given_by_id(docs: vecdb.Collection) -> None:
+    docs.add(ids=["x", "y"], texts=["one", "two"])
+    assert docs.link_entities({"x": ["Ada", "ADA ", ""], "y": []}) == 1
+    assert mentioned(docs)["ada"] == ["x"]
+    assert docs.link_entities({"y": ["Ada"]}) == 1
+    assert mentioned(docs)["ada"] == ["x", "y"]
+    for wrong in ({"x": "Ada"}, {"x": [1]}, {"x": None}):
+        with pytest.raises(vecdb.VecdbError, match="a list of texts"):
+            docs.link_entities(wrong)  # type: ignore[arg-type]
+    with pytest.raises(vecdb.errors.RecordNotFound, match="nobody"):
+        docs.link_entities({"nobody": ["Ada"]})
+    assert mentioned(docs)["ada"] == ["x", "y"]

@@ -77,6 +77,7 @@ HITS = st.builds(
     ).map(tuple),
     cursor=st.none() | TEXT,
     estimated_recall=st.none() | st.floats(0, 1),
+    no_answer=st.none() | st.floats(0, 1),
     trace=st.lists(
         st.builds(StageReport, stage=TEXT, candidates=st.integers(0, 9), ms=FINITE, detail=st.dictionaries(TEXT, TEXT)),
         max_size=1,
@@ -173,7 +174,7 @@ def test_selections_come_back_as_they_were(select: Any) -> None:
         CombMnz(),
         Vstash(gate=False),
         Adaptive(),
-        Adaptive(tendency=0.05, lean=LEAN),
+        Adaptive(usual=(0.4, 0.7, 0.6), lean=LEAN),
     ],
 )
 def test_fusions_come_back_as_they_were(fusion: Any) -> None:

@@ -28,6 +28,7 @@ from vecdb.errors import (
     NewerFile,
     NotAVecdbFile,
     NotFound,
+    QueryNotFound,
     ReadOnly,
     RecordNotFound,
     RequestTimeout,
@@ -38,6 +39,7 @@ from vecdb.errors import (
 )
 from vecdb.index.base import HnswConfig, NeuralLshConfig
 from vecdb.query.graph_options import GraphOptions
+from vecdb.query.request import SearchPlan
 from vecdb.query.snippets import SnippetOptions
 from vecdb.types import (
     Answer,
@@ -109,11 +111,13 @@ __all__ = [
     "Page",
     "Passage",
     "Plan",
+    "QueryNotFound",
     "ReadOnly",
     "Record",
     "RecordNotFound",
     "RequestTimeout",
     "RerankStopped",
+    "SearchPlan",
     "ServiceError",
     "SnippetOptions",
     "StorageError",

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import DatabaseClosed
 from vecdb.index.base import IndexConfig
-from vecdb.query.request import SearchKeywords
+from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.query.second_look import CANCELLABLE
 from vecdb.rerank.base import Limit
 from vecdb.types import (
@@ -31,7 +31,6 @@ from vecdb.types import (
     Hits,
     Link,
     Metric,
-    Mode,
     Page,
     Plan,
     Record,
@@ -41,14 +40,18 @@ from vecdb.types import (
 )
 
 if TYPE_CHECKING:
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.collection import Collection
     from vecdb.database import Database
     from vecdb.embedding import EmbedSpec
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.links import Extractor
+    from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
     from vecdb.storage import Durability
+    from vecdb.storage_plan import StoragePlan
+    from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
 
 Progress = Callable[[int, int | None], None]  # called from a thread
@@ -65,6 +68,7 @@ def open_async(
     durability: Durability = "full",
     busy_timeout_s: float = 10.0,
     background: bool = True,
+    device: str = "cpu",
     threads: int | None = None,
 ) -> AsyncDatabase:
     """The async twin of `vecdb.open`. The file is opened when the result is awaited, entered, or first used.
@@ -85,6 +89,7 @@ def open_async(
             durability=durability,
             busy_timeout_s=busy_timeout_s,
             background=background,
+            device=device,
         )
 
     return AsyncDatabase(opened, path, threads or min(_MOST_THREADS, (os.cpu_count() or 1) + 2))
@@ -129,6 +134,7 @@ class AsyncDatabase:
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
         tokens: Any = None,
+        storage: str | None = None,
         create: bool = True,
     ) -> AsyncCollection:
         """As Database.collection: the collection of this name, made if absent."""
@@ -141,6 +147,7 @@ class AsyncDatabase:
                 text=text,
                 index=index,
                 tokens=tokens,
+                storage=storage,
                 create=create,
             )
         )
@@ -345,7 +352,7 @@ class AsyncCollection:
         """The links that were put at a record, either end (None: at all)."""
         return await self._run(lambda: self._collection.links(id, kind))
 
-    async def link_entities(self, extractor: Extractor) -> int:
+    async def link_entities(self, extractor: Extractor | Mapping[str, Iterable[str]]) -> int:
         """As Collection.link_entities: link records that name the same; how many entities are named in all."""
         return await self._run(lambda: self._collection.link_entities(extractor))
 
@@ -358,11 +365,18 @@ class AsyncCollection:
         weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         degree_exponent: float = -0.5,
         seed: int = 0,
+        tune: bool = False,
     ) -> int:
         """As Collection.derive: make vectors of links; how many records have one."""
         return await self._run(
             lambda: self._collection.derive(
-                field, kinds=kinds, dimension=dimension, weights=weights, degree_exponent=degree_exponent, seed=seed
+                field,
+                kinds=kinds,
+                dimension=dimension,
+                weights=weights,
+                degree_exponent=degree_exponent,
+                seed=seed,
+                tune=tune,
             )
         )
 
@@ -440,6 +454,50 @@ class AsyncCollection:
             lambda: self._collection.search(query, vector=vector, cursor=cursor, model=model, **options)
         )
 
+    async def recommend(
+        self,
+        positive: Any = (),
+        negative: Any = (),
+        *,
+        strategy: Strategy = "average",
+        **options: Unpack[SearchKeywords],
+    ) -> Hits:
+        """As Collection.recommend: what is like the positive examples and unlike the negative ones."""
+        examples = {"positive": positive, "negative": negative, "strategy": strategy}
+        asked: SearchKeywords = {**options, "recommend": examples}
+        hits: Hits = await self.search(**asked)
+        return hits
+
+    async def discover(self, target: Any = None, context: Any = (), **options: Unpack[SearchKeywords]) -> Hits:
+        """As Collection.discover: what is like the target, in the region that pairs of examples point out."""
+        asked: SearchKeywords = {**options, "discover": {"target": target, "context": context}}
+        hits: Hits = await self.search(**asked)
+        return hits
+
+    async def run(
+        self,
+        plan: str | SearchPlan | Mapping[str, Any],
+        query: str | Sequence[str] | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """As Collection.run: hits of a saved query, by its name, or of a plan."""
+        return await self.search(query, vector=vector, **{**options, "plan": plan, "params": params})
+
+    async def save_query(self, name: str, plan: SearchPlan | Mapping[str, Any]) -> None:
+        """As Collection.save_query: keep a plan with the collection under a name."""
+        await self._run(lambda: self._collection.save_query(name, plan))
+
+    async def queries(self) -> dict[str, dict[str, Any]]:
+        """The saved queries by name, as data."""
+        return await self._run(self._collection.queries)
+
+    async def delete_query(self, name: str) -> bool:
+        """Whether there was a query of that name, which is gone now."""
+        return await self._run(lambda: self._collection.delete_query(name))
+
     async def why_not(
         self,
         id: str,
@@ -478,7 +536,7 @@ class AsyncCollection:
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
-        modes: Sequence[Mode] = ("vector", "text", "hybrid"),
+        modes: Sequence[str] = ("vector", "text", "hybrid"),
         k: int = 100,
         measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
         where: Filter | None = None,
@@ -493,8 +551,8 @@ class AsyncCollection:
 
     async def compare(
         self,
-        a: Mapping[str, Any] | Mode,
-        b: Mapping[str, Any] | Mode,
+        a: Mapping[str, Any] | str,
+        b: Mapping[str, Any] | str,
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
@@ -564,9 +622,42 @@ class AsyncCollection:
             lambda: self._collection.tune(target_recall, k=k, budget_s=budget_s, queries=queries, apply=apply)
         )
 
-    async def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
-        """As Collection.fit_fusion: the adaptive fusion fitted by queries without judgements."""
-        return await self._run(lambda: self._collection.fit_fusion(queries, vectors=vectors))
+    async def fit_fusion(
+        self,
+        queries: Sequence[str] | Mapping[str, str],
+        *,
+        vectors: ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        keep: bool = True,
+    ) -> Adaptive:
+        """As Collection.fit_fusion: the adaptive fusion fitted by queries, with or without judgements."""
+        return await self._run(lambda: self._collection.fit_fusion(queries, vectors=vectors, qrels=qrels, keep=keep))
+
+    async def forget_fusion(self) -> bool:
+        """As Collection.forget_fusion."""
+        return await self._run(self._collection.forget_fusion)
+
+    async def fusion(self) -> Adaptive | None:
+        """As Collection.fusion, but to be called: what `fit_fusion` kept; None without one."""
+        return await self._run(lambda: self._collection.fusion)
+
+    async def adapt(
+        self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True
+    ) -> Adaptation:
+        """As Collection.adapt: learn a map of query vectors from the collection's own documents, and search by it if it helps."""
+        return await self._run(lambda: self._collection.adapt(sample=sample, budget_s=budget_s, seed=seed, apply=apply))
+
+    async def adapter(self) -> Adaptation | None:
+        """As Collection.adapter, but to be called: what is known of the map that searches use; None without one."""
+        return await self._run(lambda: self._collection.adapter)
+
+    async def reset_adapter(self) -> bool:
+        """Search by query vectors as the model makes them again; whether a map was in use."""
+        return await self._run(self._collection.reset_adapter)
+
+    async def export_triples(self, path: str | Path, *, sample: int = 2_500, seed: int = 0) -> int:
+        """As Collection.export_triples: write what `adapt` learns from as JSON Lines; how many lines."""
+        return await self._run(lambda: self._collection.export_triples(path, sample=sample, seed=seed))
 
     async def tuning(self) -> CollectionTuning | None:
         """As Collection.tuning, but to be called: what the last `tune` measured; None without one."""
@@ -583,6 +674,34 @@ class AsyncCollection:
     async def optimize(self) -> None:
         """Bring everything that was written into the index, now, and wait for it."""
         return await self._run(self._collection.optimize)
+
+    async def storage(self) -> StorageState:
+        """As Collection.storage: which codec vectors are kept with, and how far a change has come."""
+        return await self._run(lambda: self._collection.storage)
+
+    async def set_storage(self, codec: str, *, wait: bool = True, progress: Progress | None = None) -> StorageState:
+        """As Collection.set_storage: keep vectors with another codec from now on."""
+        return await self._run(lambda: self._collection.set_storage(codec, wait=wait, progress=progress))
+
+    async def plan_storage(
+        self,
+        budget_bytes: int | None = None,
+        *,
+        max_loss: float | None = None,
+        queries: Mapping[str, Any] | Sequence[str] | ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        codecs: Sequence[str] | None = None,
+    ) -> StoragePlan:
+        """As Collection.plan_storage: which codec to store vectors with, measured on the collection's own."""
+        return await self._run(
+            lambda: self._collection.plan_storage(
+                budget_bytes, max_loss=max_loss, queries=queries, qrels=qrels, codecs=codecs
+            )
+        )
+
+    async def compact(self) -> None:
+        """Give the file's unused pages back to the file system."""
+        return await self._run(self._collection.compact)
 
     async def warm(self) -> None:
         """Load what searching needs, compile the kernels if there is an index, and wait for it."""

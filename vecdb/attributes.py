@@ -134,6 +134,33 @@ class Attributes:
         rows = matching_rows(node, self._columns.by_path, self._rows)
         return rows if self._row_of_slot is None else rows.take(self._slots())
 
+    def numbers(self, path: str, slots: Slots) -> tuple[Slots, NDArray[np.float64]]:
+        """The numbers at a path of these slots (m,), items of lists included: the place in slots of each (e,), and it (e,)."""
+        places, values = self._entries(path, (Lane.NUMBER, Lane.BIG), slots)
+        return places, values.astype(np.float64)
+
+    def moments(self, path: str, slots: Slots) -> tuple[Slots, NDArray[np.int64]]:
+        """The same for dates: microseconds since 1970."""
+        return self._entries(path, (Lane.DATE,), slots)
+
+    def _entries(self, path: str, lanes: Sequence[Lane], slots: Slots) -> tuple[Slots, NDArray[Any]]:
+        column = self._columns.by_path.get(path)
+        rows = self._slots()[slots].astype(np.int32)
+        places: list[Slots] = [np.zeros(0, np.int64)]
+        values: list[NDArray[Any]] = [np.zeros(0, np.int64)]
+        for lane in lanes:
+            for kind in (lane, lane + ELEMENT):
+                view = None if column is None else column.view(kind, self._rows)
+                if view is None:
+                    continue
+                first = np.searchsorted(view.rows, rows, side="left")
+                counts = np.searchsorted(view.rows, rows, side="right") - first
+                ends = np.cumsum(counts)
+                of_slot = np.repeat(np.arange(len(rows)), counts)
+                places.append(of_slot)
+                values.append(view.values[np.arange(len(of_slot)) + (first - ends + counts)[of_slot]])
+        return np.concatenate(places), np.concatenate(values)
+
     def facets(self, path: str, allowed_mask: Mask | None = None, limit: int = 10) -> list[tuple[Any, int]]:
         """The scalar values at a path, items of lists included, and how many of the allowed slots have each.
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -18,12 +17,14 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from vecdb.adaptation.kept import KIND as ADAPTER
 from vecdb.config import CollectionConfig
 from vecdb.definition import Definition
 from vecdb.derived import FASTRP, NodeVectors, check_field
 from vecdb.embedding.base import Embedder
 from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector
 from vecdb.filters import parse
+from vecdb.index.device_scan import Scanner
 from vecdb.index_files import IndexFiles
 from vecdb.links import Entities, Extractor, Links
 from vecdb.memory import Memory, Part
@@ -31,11 +32,14 @@ from vecdb.metadata import decode
 from vecdb.overlay import Overlays
 from vecdb.query.engine import Engine
 from vecdb.query.graph import GraphStage
-from vecdb.query.request import VECTOR_FIELD, Query, SearchKeywords, SearchOptions, continued
+from vecdb.query.plan_data import merged
+from vecdb.query.request import VECTOR_FIELD, Query, SearchKeywords, SearchOptions, SearchPlan, continued, options_of
 from vecdb.query.retrieval import Retrieval
+from vecdb.query.saved import SavedQueries
 from vecdb.query.why_not import explain_absence
 from vecdb.records import batches
 from vecdb.storage import Store
+from vecdb.stored_vectors import StorageState, StoredVectors
 from vecdb.tables import StoredRecord, Tables
 from vecdb.types import (
     CollectionStats,
@@ -44,7 +48,6 @@ from vecdb.types import (
     Hits,
     Link,
     Metric,
-    Mode,
     Page,
     Plan,
     Record,
@@ -53,13 +56,17 @@ from vecdb.types import (
     WriteResult,
 )
 from vecdb.upkeep import Indexing, Upkeep
-from vecdb.vectors import Matrix, as_matrix, from_blobs, prepared
+from vecdb.vectors import Matrix, as_matrix
 from vecdb.writer import Progress, Writer
 
 if TYPE_CHECKING:
+    from vecdb.adaptation.adapting import Adaptation
+    from vecdb.adaptation.mining import Miner
     from vecdb.evaluation import Comparison, Evaluation, GateResult
+    from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.storage_plan import StoragePlan
     from vecdb.tuning import CollectionTuning
 
 _LARGEST_PAGE = 100_000
@@ -68,24 +75,33 @@ _LARGEST_PAGE = 100_000
 class Collection:
     """Records that are searched together. Made by `Database.collection`; safe to use from several threads."""
 
-    def __init__(self, store: Store, definition: Definition, upkeep: Upkeep, folder: Path | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        definition: Definition,
+        upkeep: Upkeep,
+        folder: Path | None,
+        scanner: Scanner | None = None,
+    ) -> None:
         config = definition.config
         self._store = store
         self._definition = definition
         self._upkeep = upkeep
         self._tables = Tables(definition.number, config.text)
         self._files = IndexFiles(store, folder, definition.number)
-        self._memory = Memory(store, self._tables, self._files, config.metric, config.text)
+        self._stored = StoredVectors(store, self._tables, definition, self._files)
+        self._memory = Memory(store, self._tables, self._files, self._stored, config.metric, config.text, scanner)
         overlays = Overlays(store, self._tables, self._memory)
-        self._indexing = Indexing(store, self._memory, self._files, definition, folder, overlays)
-        self._writer = Writer(store, self._tables, definition)
+        self._indexing = Indexing(store, self._memory, self._files, definition, folder, overlays, self._stored)
+        self._writer = Writer(store, self._tables, definition, self._stored)
         self._links = Links(store, self._tables, definition)
         node_files = IndexFiles(store, folder, definition.number, FASTRP)
         self._nodes = NodeVectors(store, self._tables, node_files, definition, overlays, self._indexing)
-        retrieval = Retrieval(store, self._tables, self._memory, definition, self._wish, self._nodes)
+        retrieval = Retrieval(store, self._tables, self._memory, definition, self._wish, self._nodes, self._stored)
         nudge = partial(upkeep.nudge, self._indexing)
         graph = GraphStage(store, self._tables, self._memory, overlays, nudge, waits=not upkeep.enabled)
         self._engine = Engine(store, self._tables, definition, retrieval, graph)
+        self._saved_queries = SavedQueries(store, definition)
 
     def __repr__(self) -> str:
         dimension = self.dimension or "?"
@@ -264,13 +280,16 @@ class Collection:
         """The links that were put at a record, either end (None: at all), by source, target and kind. Raises RecordNotFound."""
         return self._links.of(id, kind)
 
-    def link_entities(self, extractor: Extractor) -> int:
+    def link_entities(self, extractor: Extractor | Mapping[str, Iterable[str]]) -> int:
         """Link records that name the same, for searches with `graph=`: those that are there now and, through this handle, those
         written from now on. Returns how many entities are named in all.
 
-        extractor: a function from a text to the names in it, or the metadata key that lists them. Letter case does not count;
-        what more than 64 records name links none of them.
+        extractor: a function from a text to the names in it, or the metadata key that lists them. Or what some records name, by
+        their ids; that says nothing of others. Letter case does not count; what more than 64 records name links none of them.
+        Raises RecordNotFound.
         """
+        if isinstance(extractor, Mapping):
+            return self._links.name(extractor)
         before, entities = self._writer.entities, Entities(extractor)
         self._writer.entities = entities  # before the others are read: what is written meanwhile must not be missed
         try:
@@ -288,19 +307,22 @@ class Collection:
         weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         degree_exponent: float = -0.5,
         seed: int = 0,
+        tune: bool = False,
     ) -> int:
         """Make a vector for each record that has links, by what it is linked to over several hops (FastRP); returns how many
         have one. Search them with `field="fastrp"`: records whose surroundings are alike come first.
 
         kinds: of the links that count, or a factor for each; None: all. weights: of one hop, two hops, …. degree_exponent: from
         -1 to 0, how much records that many links lead to are held back. Called again, everything is looked at again, and
-        vectors of before are not comparable with those from then on. Raises InvalidQuery, InvalidInput, ReadOnly.
+        vectors of before are not comparable with those from then on. tune: choose weights and degree_exponent by how well they
+        foretell links that are hidden from them; those given are kept unless others prove better. Raises InvalidQuery,
+        InvalidInput, ReadOnly.
         """
         from vecdb.index.fastrp import FastRPConfig
 
         check_field(field)
         config = FastRPConfig(dimension, tuple(map(float, weights)), degree_exponent, seed=seed)
-        return self._nodes.derive(config, kinds)
+        return self._nodes.derive(config, kinds, tune=tune)
 
     def vector(self, id: str, field: str = FASTRP) -> Vector | None:
         """The vector of a record in a derived field; None if it has none, or is not there."""
@@ -316,7 +338,8 @@ class Collection:
     def get(self, ids: str | Sequence[str], *, vectors: bool = False) -> Record | list[Record | None] | None:
         """One record by id, or a list of them in the order of ids; None for one that is not there.
 
-        Under cosine a vector comes back as it is stored: at unit length.
+        Under cosine a vector comes back as it is stored: at unit length. Where the collection stores other bytes than float32 it
+        is what these stand for, not what was given; `storage` says which codec that is.
         """
         now = time.time()
         with self._store.snapshot() as db:
@@ -416,9 +439,11 @@ class Collection:
         allow. where: a filter on metadata. exact: look at every vector instead of the index. ef: beam width in the graph, larger
         is slower and truer. target_recall: instead of ef, the share of the true neighbours that is wanted (0.95, say); each
         query then ends by itself, and the hits' estimated_recall says what it is likely to have reached.
-        fusion: how hybrid lists are joined: "rrf" (by rank), "weighted", "zscore", "distribution", "combmnz" (by score),
-        "adaptive" (weights of each query's own, see `fit_fusion`), "vstash" (its rule), or an object of vecdb.query.fusion.
-        syntax="query": text is read as a query with "phrases", prefix*, AND, OR, NOT and parentheses; "plain" takes any text.
+        fusion: how hybrid lists are joined: "auto", which is "adaptive" (by score, with weights of each query's own; see
+        `fit_fusion`) for a vector list and a word list and "rrf" (by rank) for those of prefetches; "weighted", "zscore",
+        "distribution", "combmnz" (by score), "vstash" (its rule), or an object of vecdb.query.fusion.
+        syntax="query": text is read as a query with "phrases", prefix*, AND, OR, NOT and parentheses; title:word, book.title:word
+        and {title text}:word look into those fields of the collection only. "plain" takes any text.
         group_by: at most per_group hits of one parent (or of one value of a metadata key). min_score: leave out hits below.
         select: how hits are chosen from the candidates: "topk", the best; or as a set, by "coverage" (of the neighbourhood of the
         query), "mmr", "kcenter", "dpp", or an object of vecdb.query.selection such as Coverage(pool=500). A set comes in the
@@ -441,17 +466,94 @@ class Collection:
         candidates come in; the trace tells by which path. Links are what `link` and `link_entities` put, the order of chunks,
         and nearness of vectors. field="fastrp": the query vector is one of the field that `derive` made (see `vector`).
 
+        prefetch: searches, each the options of one as a mapping (also its own query or vector, which are this search's if it has
+        none; k is 100 unless it says otherwise), nested up to 4 deep. This search then works over the records that they found:
+        in mode "auto" their lists are fused; in mode "vector", "text" or "hybrid" all of them are scored anew. where holds for
+        them, too.
+        recommend, discover: examples in place of a query, see `recommend` and `discover`.
+        boosts: a list of vecdb.query.boost_options.Boost, or mappings of its fields: {"where": {…}, "weight": 1.5}, {"field":
+        "date", "decay": "exp", "scale": "30d"}, {"field": "popularity", "modifier": "log1p", "weight": 0.2}. They change the
+        scores of the candidates (at least 100) after any reranker; formulas are at Boost.
+        plan: the name of a query that `save_query` saved, or such a query itself: its options hold where none is given here, and
+        where narrows its own. params: values for its placeholders.
+
         Scores: cosine similarity, inner product, or negated Euclidean distance by vector; BM25 by words; else the last stage's.
         """
-        wanted = _options(options)
-        queries, is_batch = self._queries(query, vector, model, wanted.field)
+        queries, is_batch, wanted = self._asked(query, vector, model, options)
         if cursor is not None:
             if is_batch:
                 raise InvalidQuery("a cursor continues one query; search them one at a time")
-            queries = self._with_vectors(queries, wanted)
-            wanted = continued(wanted, cursor, queries[0])
+            known = self._engine.looked_for(queries, wanted)
+            wanted = continued(wanted, cursor, known[0])
+            if wanted.examples is None:  # whose vector the search finds again
+                queries = known
         hits = self._engine.run(queries, wanted)
         return hits if is_batch else hits[0]
+
+    def recommend(
+        self,
+        positive: Any = (),
+        negative: Any = (),
+        *,
+        strategy: Strategy = "average",
+        **options: Unpack[SearchKeywords],
+    ) -> Hits:
+        """What is like the positive examples and unlike the negative ones: ids of records, which are no hits then, or vectors.
+
+        strategy: "average" searches by 2 mean(positive) - mean(negative), through the index; "best_score" lets the nearest
+        example of each record decide. vecdb.query.examples has the formulas, and says what is measured. options: as for `search`.
+        Raises RecordNotFound, InvalidQuery for a record without a vector.
+        """
+        examples = {"positive": positive, "negative": negative, "strategy": strategy}
+        asked: SearchKeywords = {**options, "recommend": examples}
+        hits: Hits = self.search(**asked)
+        return hits
+
+    def discover(self, target: Any = None, context: Any = (), **options: Unpack[SearchKeywords]) -> Hits:
+        """What is like the target, in the region that the context points out: pairs (positive, negative). Without a target it
+        explores that region. Examples are as in `recommend`, formulas in vecdb.query.examples, options as for `search`.
+        """
+        asked: SearchKeywords = {**options, "discover": {"target": target, "context": context}}
+        hits: Hits = self.search(**asked)
+        return hits
+
+    def run(
+        self,
+        plan: str | SearchPlan | Mapping[str, Any],
+        query: str | Sequence[str] | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Hits of a saved query, by its name, or of a plan (a list of Hits for a batch): `search(query, plan=plan, …)`."""
+        return self.search(query, vector=vector, **{**options, "plan": plan, "params": params})
+
+    def save_query(self, name: str, plan: SearchPlan | Mapping[str, Any]) -> None:
+        """Keep a plan (options of `search`, and query or vector if it is to have one) with the collection under a name, in place
+        of what was kept there.
+
+        Any value in it may be a placeholder, {"$param": "since"} or {"$param": "since", "default": 2020}, whose value is given in
+        `run(name, …, params={"since": 2024})`. Raises InvalidInput, whose message names the place of the mistake
+        ("prefetch[1].where.year"), and ReadOnly.
+        """
+        self._saved_queries.save(name, plan)
+
+    def queries(self) -> dict[str, dict[str, Any]]:
+        """The saved queries by name, as data."""
+        return self._saved_queries.all()
+
+    def bound_plan(
+        self, plan: str | SearchPlan | Mapping[str, Any], params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The options of a saved query, by its name, or of a plan, with values for its placeholders. Raises QueryNotFound,
+        InvalidQuery.
+        """
+        return self._saved_queries.bound(plan, params or {})
+
+    def delete_query(self, name: str) -> bool:
+        """Whether there was a query of that name, which is gone now."""
+        return self._saved_queries.delete(name)
 
     def why_not(
         self,
@@ -462,11 +564,14 @@ class Collection:
         model: str | None = None,
         **options: Unpack[SearchKeywords],
     ) -> WhyNot:
-        """Why the record is not among the hits of this search (options as for `search`), and what would bring it in."""
-        queries, is_batch = self._queries(query, vector, model, options.get("field", VECTOR_FIELD))
+        """Why the record is not among the hits of this search (options as for `search`), and what would bring it in.
+
+        What a prefetch lost is told as "prefetch[1].vector". With plan=, the change is one to the options that it amounts to.
+        """
+        queries, is_batch, wanted = self._asked(query, vector, model, options)
         if is_batch:
             raise InvalidQuery("why_not explains one query; ask for them one at a time")
-        return explain_absence(self._engine, self._store, self._tables, id, queries[0], _options(options))
+        return explain_absence(self._engine, self._store, self._tables, id, queries[0], wanted)
 
     def explain(
         self,
@@ -477,14 +582,14 @@ class Collection:
         **options: Unpack[SearchKeywords],
     ) -> Plan:
         """How this search (options as for `search`) would be answered, without doing it: its stages, the way that each would take
-        and why, what they are likely to cost, and how much the filter admits. str() of it is in words.
+        and why, what they are likely to cost, and how much the filter admits. str() of it is in words, with prefetches as a tree.
         """
         from vecdb.query.plan import plan_of
 
-        queries, is_batch = self._queries(query, vector, model)
+        queries, is_batch, wanted = self._asked(query, vector, model, options)
         if is_batch:
             raise InvalidQuery("explain plans one query; ask for them one at a time")
-        return plan_of(self._engine, self._definition, queries[0], _options(options))
+        return plan_of(self._engine, self._definition, queries[0], wanted)
 
     def context(self, question: str, *, budget_tokens: int = 1500, **options: Any) -> Context:
         """Passages that answer a question, packed for a language model's prompt: see `vecdb.rag.build_context`."""
@@ -507,27 +612,29 @@ class Collection:
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
-        modes: Sequence[Mode] = ("vector", "text", "hybrid"),
+        modes: Sequence[str] = ("vector", "text", "hybrid"),
         k: int = 100,
         measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
         where: Filter | None = None,
         **options: Any,
     ) -> dict[str, Evaluation]:
-        """How good the answers are: each mode's measures over queries (id -> text or vector) with judgments (id -> id -> grade).
+        """How good the answers of each mode, or saved query, are: measures over queries (id -> text or vector) with judgments
+        (id -> id -> grade).
 
         Measures are named as in ir-measures (extra [eval]). Compare two modes with `vecdb.evaluation.paired_bootstrap`.
         """
-        from vecdb.evaluation import Judged
+        from vecdb.evaluation import Judged, search_options
 
         judged = Judged(queries, qrels, measures)
         return {
-            mode: judged.evaluated(self.search(judged.batch, k=k, mode=mode, where=where, **options)) for mode in modes
+            mode: judged.evaluated(self.search(judged.batch, **{**search_options(mode, k), "where": where, **options}))
+            for mode in modes
         }
 
     def compare(
         self,
-        a: Mapping[str, Any] | Mode,
-        b: Mapping[str, Any] | Mode,
+        a: Mapping[str, Any] | str,
+        b: Mapping[str, Any] | str,
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
@@ -539,7 +646,8 @@ class Collection:
         """Whether setting a answers judged queries better than b, or these queries only happen to suit it: for each measure the
         mean difference, its 95 % interval and its p-value by a paired bootstrap.
 
-        a, b: modes ("text"), or options of `search` ({"mode": "hybrid", "fusion": "weighted"}). The rest is as in `evaluate`.
+        a, b: modes ("text"), names of saved queries, or options of `search` ({"mode": "hybrid", "fusion": "weighted"}; plan= and
+        params= are such). The rest is as in `evaluate`.
         """
         from vecdb.evaluation import Judged, compare_evaluations, search_options
 
@@ -601,7 +709,7 @@ class Collection:
         """
         from vecdb.tuning import tune_collection
 
-        asked = None if queries is None else self._engine.query_vectors(self._queries(queries, None, None)[0])
+        asked = None if queries is None else self._vectors_of_queries(queries)
         self._indexing.warm()
         tuning = tune_collection(
             self._store,
@@ -617,19 +725,116 @@ class Collection:
         self._upkeep.nudge(self._indexing)
         return tuning
 
-    def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
+    def fit_fusion(
+        self,
+        queries: Sequence[str] | Mapping[str, str],
+        *,
+        vectors: ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        keep: bool = True,
+    ) -> Adaptive:
         """The adaptive fusion fitted to this collection by some dozens of queries such as will be asked, without judgements.
 
-        For `search(…, fusion=that)` on this collection only: it says which of words and vectors serves its queries better.
-        vectors: (B, D) of the queries, where the collection does not embed. It is a small value, equal to
-        Adaptive(tendency=that.tendency), to be kept with the program. Raises InvalidInput, InvalidQuery.
+        It says which of words and vectors serves the collection's queries better. keep: it stays with the collection, and
+        fusion="adaptive" means it from now on, also in other processes; False only gives it, for `search(…, fusion=that)`.
+        vectors: (B, D) of the queries, where the collection does not embed. qrels: judgements (id of a query -> id -> grade, with
+        queries as id -> text), which make it better where there are some dozens. Raises InvalidInput, InvalidQuery, ReadOnly.
         """
-        from vecdb.query.fusion.fitting import fit
+        from vecdb.query.fusion import fitting
 
+        texts = list(queries.values() if isinstance(queries, Mapping) else queries)
         if vectors is None and not self._definition.embeds:
             raise InvalidQuery(f"collection {self.name!r} has no embedding model; give the queries' vectors as well")
-        given = self._queries(list(queries), vectors, None)[0] if len(queries) else []
-        return fit(self._engine, given, SearchOptions(mode="hybrid"))
+        given = self._queries(texts, vectors, None)[0] if texts else []
+        grades = None if qrels is None else self._grades(queries, qrels)
+        fitted = fitting.fit(self._engine, given, SearchOptions(mode="hybrid"), grades)
+        if keep:
+            with self._store.write() as db:
+                self._definition.refresh(db)
+                self._definition.kept.put(db, "fusion", fitting.to_json(fitted))
+        return fitted
+
+    def forget_fusion(self) -> bool:
+        """Undo `fit_fusion`: fusion="adaptive" knows nothing of this collection any more. Whether there was something."""
+        with self._store.write() as db:
+            self._definition.refresh(db)
+            return self._definition.kept.forget(db, "fusion")
+
+    @property
+    def fusion(self) -> Adaptive | None:
+        """What `fit_fusion` kept, which fusion="adaptive" stands for; None without one."""
+        return self._engine.fitted_fusion()
+
+    def _grades(
+        self, queries: Sequence[str] | Mapping[str, str], qrels: Mapping[str, Mapping[str, int]]
+    ) -> list[dict[int, float]]:
+        """Judgements by row, for each query; those of records that are not here are left out."""
+        if not isinstance(queries, Mapping):
+            raise InvalidInput("qrels are by the ids of queries; give queries as a mapping, id -> text")
+        unknown = [id for id in qrels if id not in queries]
+        if unknown:
+            raise InvalidInput(
+                f"qrels judge a query {unknown[0]!r} that is not among queries; leave it out, or give it"
+            )
+        ids = list(dict.fromkeys(id for judged in qrels.values() for id in judged))
+        with self._store.snapshot() as db:
+            known = self._tables.by_ids(db, ids)
+        return [{known[id].row: float(g) for id, g in qrels.get(query, {}).items() if id in known} for query in queries]
+
+    def adapt(self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True) -> Adaptation:
+        """Learn from the collection's own documents, without labels, a small map of query vectors under which they are found
+        better by meaning. Stored vectors stay as they are. `str()` of what comes back tells all in words.
+
+        Queries are made of up to sample records (a sentence and some words of each); the record is what they look for, and what
+        only one of the vector list and the word list has is what they do not. The map is accepted if it finds the documents of
+        held-out queries better beyond chance, while a control that was taught nonsense does not.
+
+        apply: then searches use it from now on, here and in other processes, wherever the collection embeds a query's text; a
+        vector that the caller gives is taken as it is. The trace's "vector" stage names the map (adapter), and a cursor of
+        before is refused. A map that is not accepted changes nothing: one of before stays. `reset_adapter` takes it back.
+
+        budget_s: fewer records are drawn if embedding them would take more than two fifths of it. Raises InvalidInput if there
+        is too little to learn from, ModelUnavailable if the collection has no embedding model, ReadOnly.
+        """
+        from vecdb.adaptation.adapting import adapt_collection
+
+        self._indexing.warm()
+        return adapt_collection(
+            self._store,
+            self._definition,
+            self._engine.retrieval,
+            self._miner(seed),
+            sample=sample,
+            budget_s=budget_s,
+            seed=seed,
+            apply=apply,
+        )
+
+    @property
+    def adapter(self) -> Adaptation | None:
+        """What is known of the map that searches use; None without one."""
+        from vecdb.adaptation.adapting import kept_adaptation
+
+        with self._store.snapshot() as db:
+            self._definition.refresh(db)
+            return kept_adaptation(db, self._definition)
+
+    def reset_adapter(self) -> bool:
+        """Search by query vectors as the model makes them again; whether a map was in use. Raises ReadOnly."""
+        with self._store.write() as db:
+            self._definition.refresh(db)
+            return self._definition.kept.forget(db, ADAPTER)
+
+    def export_triples(self, path: str | Path, *, sample: int = 2_500, seed: int = 0) -> int:
+        """Write what `adapt` learns from as a new JSON Lines file, to fine-tune the whole encoder with; returns how many lines.
+
+        Each has the texts of a query (anchor), its document (positive) and others (negative_1, …): the columns that
+        sentence-transformers' MultipleNegativesRankingLoss reads. Documents that `adapt` judges by are not among them, so the
+        gate can judge what was trained: see bench/adapt/finetune.py. Raises as `adapt`, and StorageError if the file exists.
+        """
+        from vecdb.adaptation.export import write_triples
+
+        return write_triples(self._store, self._tables, self._miner(seed), Path(path), sample=sample, seed=seed)
 
     @property
     def tuning(self) -> CollectionTuning | None:
@@ -643,7 +848,7 @@ class Collection:
     def stats(self) -> CollectionStats:
         with self._store.snapshot() as db:
             self._definition.refresh(db)
-            vectors = self._tables.count_vectors(db)
+            vectors, vector_bytes = self._tables.count_vectors(db), self._tables.vector_bytes(db)
             text_bytes = self._tables.text_bytes(db)
             segment_bytes = self._files.bytes(db)
         view = self._memory.current("vectors").vectors
@@ -658,7 +863,7 @@ class Collection:
             indexed=vectors - tail,
             tail=tail,
             text_bytes=text_bytes,
-            vector_bytes=vectors * 4 * (self.dimension or 0),
+            vector_bytes=vector_bytes,
             segment_bytes=segment_bytes,
         )
 
@@ -666,11 +871,72 @@ class Collection:
         """Every broken invariant in words; empty if the collection is sound."""
         from vecdb.soundness import check_collection
 
-        return check_collection(self._store, self._tables, self._memory, self.config)
+        return check_collection(self._store, self._tables, self._memory, self._stored, self.config)
 
     def optimize(self) -> None:
         """Bring everything that was written into the index, now, and wait for it."""
         self._indexing.merge(threads=None, force=True)
+
+    @property
+    def storage(self) -> StorageState:
+        """Which codec the file keeps vectors with, which one is wanted, and how far a change has come."""
+        return self._stored.state()
+
+    def set_storage(self, codec: str, *, wait: bool = True, progress: Progress | None = None) -> StorageState:
+        """Keep vectors with another codec from now on: "float32", "float8", "int8", "pca:192+float8", … (vecdb.index.codecs).
+
+        All rows are turned into it, some thousand at a time, while reads, writes and searches go on; what was cut short goes on
+        by itself in this or another process. wait=False leaves all of it to the background. What a codec loses is lost: going
+        back to float32 brings the numbers of the last codec. progress(done, total) is called after each step.
+
+        The file does not shrink by itself, but uses the room for what comes; `compact` gives it back. Raises InvalidInput,
+        ReadOnly, DiskFull.
+        """
+        self._stored.want(codec)
+        if wait:
+            self._indexing.recode(progress)
+        self._upkeep.nudge(self._indexing, wrote=True)
+        return self.storage
+
+    def plan_storage(
+        self,
+        budget_bytes: int | None = None,
+        *,
+        max_loss: float | None = None,
+        queries: Mapping[str, Any] | Sequence[str] | ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        codecs: Sequence[str] | None = None,
+    ) -> StoragePlan:
+        """Which codec to store vectors with: candidates measured on a sample of this collection's own, nothing changed.
+
+        Recommended is the codec that loses least within budget_bytes (of all vectors), or takes fewest bytes and loses at most
+        max_loss (0.01 if neither is given). queries: texts or vectors (B, D) such as will be asked; None takes stored vectors,
+        held out. With qrels, judgements as for `evaluate`, queries are by id, and loss is of nDCG@10; else of recall@10 against
+        the vectors as they are stored now. codecs: what to try instead of the usual ones. Apply one with
+        `set_storage(plan.recommended.codec)`. Raises InvalidInput, InvalidQuery.
+        """
+        from vecdb.judged import judged_queries
+        from vecdb.storage_plan import plan_collection
+
+        given, grades = judged_queries(queries, qrels)
+        asked = None if given is None else self._vectors_of_queries(given)
+        return plan_collection(
+            self._store,
+            self._tables,
+            self._definition,
+            self._stored,
+            queries=asked,
+            qrels=grades,
+            codecs=codecs,
+            budget_bytes=budget_bytes,
+            max_loss=max_loss,
+        )
+
+    def compact(self) -> None:
+        """Give the file's unused pages back to the file system. It is written anew: nobody else may write meanwhile, and as much
+        room again is needed until it is done. Raises DatabaseBusy, DiskFull, ReadOnly.
+        """
+        self._store.vacuum()
 
     def warm(self) -> None:
         """Load vectors, words and columns, and compile the kernels if there is an index to search; wait for it."""
@@ -716,6 +982,30 @@ class Collection:
         else:
             self._indexing.wanted.add(part)
 
+    def _asked(
+        self, query: Any, vector: Any, model: str | None, options: Mapping[str, Any]
+    ) -> tuple[list[Query], bool, SearchOptions]:
+        """What a search looks for, whether it is a batch, and how it looks; its plan counts where nothing else is said."""
+        given = self._planned(options)
+        own = {name: given.pop(name) for name in ("query", "vector") if name in given}
+        if query is None and vector is None:
+            query, vector = own.get("query"), own.get("vector")
+        wanted = options_of(given)
+        if query is None and vector is None and (wanted.steps or wanted.examples is not None):
+            return [Query()], False, wanted
+        queries, is_batch = self._queries(query, vector, model, wanted.field)
+        return queries, is_batch, wanted
+
+    def _planned(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """options with those of the plan that they name or hold. Raises QueryNotFound, InvalidQuery."""
+        given = dict(options)
+        plan, params = given.pop("plan", None), given.pop("params", None)
+        if plan is None:
+            if params:
+                raise InvalidQuery("params are of a plan; give plan=…, too", path="params")
+            return given
+        return merged(self.bound_plan(plan, params), given)
+
     def _queries(
         self, query: Any, vector: Any, model: str | None, field: str = VECTOR_FIELD
     ) -> tuple[list[Query], bool]:
@@ -755,20 +1045,19 @@ class Collection:
             raise InvalidQuery("the batch of queries is empty; give at least one")
         if not matrix.shape[1]:
             raise InvalidVector("the query vector is empty")
-        dimension, metric = self.config.dimension, self.metric
-        if field != VECTOR_FIELD:
-            dimension, metric = self._nodes.dimension(), "cosine"
+        _ = self.config  # its dimension may have been settled elsewhere
         name = "the query".format if len(matrix) == 1 else "query {}".format
-        return (
-            prepared(matrix, dimension=dimension, metric=metric, collection=self.name, name=name),
-            bool(is_batch),
-        )
+        return self._engine.retrieval.prepared(matrix, field, name), bool(is_batch)
 
-    def _with_vectors(self, queries: list[Query], options: SearchOptions) -> list[Query]:
-        """Embedded, as the engine would do, so that a cursor's fingerprint can be compared."""
-        if "vector" not in self._engine.stages_of(queries[0], options):
-            return queries
-        return [Query(q.text, v) for q, v in zip(queries, self._engine.query_vectors(queries))]
+    def _vectors_of_queries(self, queries: Sequence[str] | ArrayLike) -> Matrix:
+        """(B, D): these queries' vectors, texts embedded and mapped as in a search."""
+        known = self._engine.with_vectors(self._queries(queries, None, None)[0])
+        return np.stack([query.vector for query in known if query.vector is not None])
+
+    def _miner(self, seed: int) -> Miner:
+        from vecdb.adaptation.mining import Miner
+
+        return Miner(self._store, self._tables, self._definition, self._memory, self._engine.retrieval, seed)
 
     def _matching(self, where: Filter) -> list[int]:
         """The rows, ascending, of visible records that satisfy a filter."""
@@ -781,12 +1070,12 @@ class Collection:
         return rows
 
     def _record(self, db: Any, stored: StoredRecord, vectors: bool) -> Record:
-        blob = self._tables.vector(db, stored.row) if vectors else None
+        found = self._stored.vectors_of(db, [stored.row]) if vectors else {}
         return Record(
             id=stored.id,
             text=stored.text,
             metadata=decode(stored.metadata),
-            vector=None if blob is None else from_blobs([blob], len(blob) // 4)[0],
+            vector=found.get(stored.row),
             parent=stored.parent,
             seq=stored.seq,
             created=stored.created,
@@ -817,16 +1106,6 @@ def _columns(
         "seq": seqs,
         "expires": expires,
     }
-
-
-def _options(given: SearchKeywords) -> SearchOptions:
-    known = SearchKeywords.__annotations__
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise InvalidQuery(f"search has no option {name!r}; {hint}")
-    return SearchOptions(**given)
 
 
 def _ids(ids: str | Sequence[str]) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vecdb.errors import InvalidInput
+from vecdb.function_words import ENGLISH
 from vecdb.index.base import HnswConfig, IndexConfig, NeuralLshConfig, index_config
 from vecdb.rerank.tokens import CODECS, TokenCodec
 from vecdb.types import Metric
@@ -24,6 +25,7 @@ LANGUAGES = ("english", "none", "cjk", *SNOWBALL)
 TEXT_FIELD = "text"  # the record's text; any other field is a key of its metadata
 _METRICS = ("cosine", "l2", "ip")
 _MOST_FIELDS = 64
+_LARGEST_DIMENSION = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,9 @@ class TextConfig:
 
     synonyms: term or phrase -> what a query that has it also looks for: {"car": ["automobile"], "nyc": {"new york": 0.8}}, with
     weights (0.5 where none is given). One way only; a search may give others.
+
+    stop_words: words that a plain query does not look for unless it has no others; they are indexed all the same, so that phrases
+    and syntax="query" find them. None: the function words of English where that is the language, else none; (): none.
     """
 
     language: str = "english"
@@ -52,6 +57,7 @@ class TextConfig:
     k1: float = 1.2
     b: float = 0.75
     synonyms: Synonyms = field(default_factory=dict)
+    stop_words: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
@@ -69,6 +75,14 @@ class TextConfig:
         object.__setattr__(self, "b", float(self.b))
         object.__setattr__(self, "fields", _checked_fields(self.fields))
         object.__setattr__(self, "synonyms", checked_synonyms(self.synonyms))
+        object.__setattr__(self, "stop_words", _checked_stop_words(self.stop_words))
+
+    @property
+    def unasked(self) -> Set[str]:
+        """The stop words, in lower case."""
+        if self.stop_words is None:
+            return ENGLISH if self.language == "english" else frozenset()
+        return frozenset(word.casefold() for word in self.stop_words)
 
     @property
     def is_snowball(self) -> bool:
@@ -123,6 +137,14 @@ def checked_synonyms(given: Synonyms, error: type[InvalidInput] = InvalidInput) 
     return checked
 
 
+def _checked_stop_words(words: Sequence[str] | None) -> tuple[str, ...] | None:
+    if words is None:
+        return None
+    if isinstance(words, str) or not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        raise InvalidInput(f"stop_words is {words!r}; give a list of words such as ['der', 'die', 'das'], [] for none")
+    return tuple(words)
+
+
 def _checked_fields(fields: Mapping[str, float]) -> dict[str, float]:
     if not isinstance(fields, Mapping) or TEXT_FIELD not in fields or len(fields) > _MOST_FIELDS:
         raise InvalidInput(
@@ -167,6 +189,7 @@ class CollectionConfig:
     """dimension is None until the first vector tells it. model: identity of the embedding model whose vectors these are.
 
     embed: the text that makes the embedder again (None: vectors are given, or the embedder was an object of the caller's).
+    storage: the codec that the file keeps vectors with; another one than "float32" comes once there are enough vectors to fit it.
     stemmer: package and version whose stems the word index in the file holds; another version's writer makes that index anew.
     tokens: how token vectors are made; None: there are none.
     """
@@ -179,12 +202,17 @@ class CollectionConfig:
     index: IndexConfig = field(default_factory=HnswConfig)
     stemmer: str | None = None
     tokens: TokenConfig | None = None
+    storage: str = "float32"
 
     def __post_init__(self) -> None:
         if self.metric not in _METRICS:
             raise InvalidInput(f"metric is {self.metric!r}; it must be one of {', '.join(_METRICS)}")
-        if self.dimension is not None and not 1 <= self.dimension <= 65_536:
+        if self.dimension is not None and not 1 <= self.dimension <= _LARGEST_DIMENSION:
             raise InvalidInput(f"dimension is {self.dimension}; it must lie between 1 and 65,536")
+        if self.storage != "float32":
+            from vecdb.index.codecs import parse
+
+            parse(self.storage, self.dimension or _LARGEST_DIMENSION, self.metric)
 
     def as_json(self) -> dict[str, Any]:
         saved = asdict(self)

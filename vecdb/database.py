@@ -21,6 +21,7 @@ from vecdb.definition import Definition, differences
 from vecdb.embedding.base import Embedder
 from vecdb.errors import CollectionNotFound, ConfigMismatch, InvalidInput, MissingExtra, ModelMismatch, StorageError
 from vecdb.index.base import IndexConfig, NeuralLshConfig
+from vecdb.index.device_scan import Scanner, scanner_on
 from vecdb.index_files import IndexFiles
 from vecdb.storage import Durability, Store
 from vecdb.tables import Tables
@@ -39,17 +40,21 @@ def open(
     durability: Durability = "full",
     busy_timeout_s: float = 10.0,
     background: bool = True,
+    device: str = "cpu",
 ) -> Database:
     """Open a vecdb file, or make one (unless create=False). ":memory:" is a database that ends with the program.
 
     durability: "full" keeps every acknowledged write through a power cut; "relaxed" may lose the last few then (never through a
     crash of the program). busy_timeout_s: how long a write waits for another process's. background=False starts no threads: the
-    index is then merged by `Collection.optimize` only.
+    index is then merged by `Collection.optimize` only. device: "cuda:0" searches indexed vectors exactly on that GPU, whatever ef
+    and target_recall say (extra [gpu]); "auto" does so where there is a GPU.
 
-    Raises NotAVecdbFile, NewerFile, DatabaseBusy, ReadOnly, StorageError.
+    Raises InvalidInput for a device that is not there, MissingExtra without its packages, NotAVecdbFile, NewerFile, DatabaseBusy,
+    ReadOnly, StorageError.
     """
     if durability not in ("full", "relaxed"):
         raise InvalidInput(f"durability is {durability!r}; it must be 'full' or 'relaxed'")
+    scanner = scanner_on(device)
     where = None if str(path) == ":memory:" else Path(path)
     store = Store(
         where,
@@ -58,14 +63,15 @@ def open(
         durability=durability,
         busy_timeout_s=busy_timeout_s,
     )
-    return Database(store, background=background)
+    return Database(store, background=background, scanner=scanner)
 
 
 class Database:
     """An open file. A context manager; safe to use from several threads, not across a fork."""
 
-    def __init__(self, store: Store, *, background: bool) -> None:
+    def __init__(self, store: Store, *, background: bool, scanner: Scanner | None = None) -> None:
         self._store = store
+        self._scanner = scanner
         self._upkeep = Upkeep(enabled=background)
         # A database that nobody closed: its thread ends with the last collection of it that somebody holds.
         weakref.finalize(store, self._upkeep.close).atexit = False
@@ -106,6 +112,7 @@ class Database:
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
         tokens: Any = None,
+        storage: str | None = None,
         create: bool = True,
     ) -> Collection:
         """The collection of this name: made if it is not there (unless create=False), else opened as it was made.
@@ -117,6 +124,8 @@ class Database:
         TextConfig, which also names the fields that are searched. index: HnswConfig (default), or NeuralLshConfig for a learned
         partition, which is built with PyTorch (extra [learned]). tokens: keep a vector for each token of a text as well, for
         rerank="maxsim": "default" (offline, comes with pip), "colbert:NAME", a TokenConfig, or an encoder of your own.
+        storage: the codec that the file keeps vectors with: "float32" (default), "float8", "pca:192+float8", …; another one than
+        float32 comes once there are 4,096 vectors to fit it to (see `Collection.set_storage`).
 
         Settings given for a collection that exists must be those it was made with: else ConfigMismatch, or ModelMismatch for
         another model. Raises CollectionNotFound if it is absent and create=False.
@@ -129,6 +138,7 @@ class Database:
                 "metric": metric,
                 "text": TextConfig(text) if isinstance(text, str) else text,
                 "index": index,
+                "storage": storage,
             }.items()
             if value is not None
         }
@@ -191,7 +201,7 @@ class Database:
                 raise self._absent(name)
             definition = self._made(name, given, embed, tokens)
         self._agree(definition, given, embed, tokens)
-        return Collection(self._store, definition, self._upkeep, self.index_folder)
+        return Collection(self._store, definition, self._upkeep, self.index_folder, self._scanner)
 
     def _made(self, name: str, given: dict[str, Any], embed: Any, tokens: Any) -> Definition:
         embedder = None if embed is None else embedding.load_embedder(embed)

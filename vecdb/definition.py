@@ -61,7 +61,7 @@ class Definition:
                 )
             config = replace(config, model=model)
         if config.dimension is None:
-            config = replace(config, dimension=dimension)
+            config = replace(config, dimension=dimension)  # which says so if it does not suit the storage codec
         if config is not self.config:
             self._save(db, config)
         return config
@@ -85,6 +85,13 @@ class Definition:
     def keep_index(self, db: apsw.Connection, index: IndexConfig) -> CollectionConfig:
         """Save how the index is to be built from now on; as for `settle`, returns the configuration."""
         config = replace(self.config, index=index)
+        if config != self.config:
+            self._save(db, config)
+        return config
+
+    def keep_storage(self, db: apsw.Connection, storage: str) -> CollectionConfig:
+        """Save which storage codec is wanted from now on; as for `settle`, returns the configuration."""
+        config = replace(self.config, storage=storage)
         if config != self.config:
             self._save(db, config)
         return config

@@ -54,8 +54,13 @@ class NodeVectors:
         self._saved: tuple[int, Embedding, Kinds | None] | None = None  # epoch, what was derived, from which links
         self._current: tuple[Overlay, int, NDArray[np.int64], Matrix] | None = None
 
-    def derive(self, config: FastRPConfig, kinds: Kinds | None) -> int:
+    def derive(self, config: FastRPConfig, kinds: Kinds | None, *, tune: bool = False) -> int:
         """Look at all links, make the vectors and save them; returns how many records have one. Raises ReadOnly."""
+        if tune:
+            from vecdb.index import fastrp_tuning
+
+            overlay = self._overlays.current()
+            config = fastrp_tuning.tune(overlay.chosen(kinds), config, keys=overlay.snapshot.rows).config
         found, seq = self._made(config, kinds)
         settings = {"kind": FASTRP, "config": asdict(config), "kinds": kinds}
         arrays = {name: getattr(found, name) for name in ("vectors", "powers", "mean", "deviation")}

@@ -11,7 +11,8 @@
     │   └── ModelMismatch              vectors or queries of another embedding model
     ├── NotFound (KeyError)
     │   ├── CollectionNotFound
-    │   └── RecordNotFound
+    │   ├── RecordNotFound
+    │   └── QueryNotFound              no query of this name is saved with the collection
     ├── ConfigMismatch                 a collection opened with settings other than those it was made with
     ├── ModelUnavailable               an embedding or reranking model cannot be loaded or reached
     ├── MissingExtra (ImportError)     an optional package is not installed; says the install line
@@ -32,6 +33,9 @@ A message says what was given, what was wanted and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class VecdbError(Exception):
     """The root: `except vecdb.VecdbError` catches all of them."""
@@ -41,11 +45,29 @@ class VecdbError(Exception):
 
 
 class InvalidInput(VecdbError, ValueError):
-    """position is the bad record's (or query's) place in its batch, from 0; None when no single one is at fault."""
+    """position is the bad record's (or query's) place in its batch, from 0; None when no single one is at fault.
 
-    def __init__(self, message: str, *, position: int | None = None) -> None:
+    path: where in a nested argument the mistake is, "prefetch[1].where.year"; None where there is no more to say.
+    """
+
+    def __init__(self, message: str, *, position: int | None = None, path: str | None = None) -> None:
         super().__init__(message)
         self.position = position
+        self.path = path
+
+    @staticmethod
+    @contextmanager
+    def under(path: str) -> Iterator[None]:
+        """What is raised within is at, or somewhere below, this place; its message says so once it is inside a list."""
+        try:
+            yield
+        except InvalidInput as error:
+            inner = error.path
+            error.path = path if not inner else path + inner if inner.startswith("[") else f"{path}.{inner}"
+            if "[" in error.path:
+                message = str(error).removeprefix(f"{inner}: ")
+                error.args = (f"{error.path}: {message}",)
+            raise
 
 
 class InvalidRecord(InvalidInput):
@@ -85,6 +107,10 @@ class CollectionNotFound(NotFound):
 
 
 class RecordNotFound(NotFound):
+    pass
+
+
+class QueryNotFound(NotFound):
     pass
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import InvalidInput, MissingExtra
+from vecdb.query.request import MODES
 from vecdb.types import Hits
 
 Run = Mapping[str, Sequence[tuple[str, float]]]
@@ -239,11 +240,18 @@ class Judged:
 
 
 def search_options(given: Mapping[str, Any] | str, k: int) -> dict[str, Any]:
-    """One side of a comparison as options of `search`: a mode's name, or the options themselves. Raises InvalidInput."""
+    """What is to be measured as options of `search`: a mode's name, that of a saved query, or the options themselves (a plan
+    without a query is such). Raises InvalidInput.
+    """
     if isinstance(given, str):
-        return {"k": k, "mode": given}
+        return {"k": k, "mode" if given in MODES else "plan": given}
     if not isinstance(given, Mapping):
-        raise InvalidInput(f"{given!r} is no setting to compare; give a mode, or options of search: {{'mode': 'text'}}")
+        raise InvalidInput(
+            f"{given!r} is no setting to compare; give a mode, the name of a saved query, or options of search: "
+            "{'mode': 'text'}"
+        )
+    if "query" in given or "vector" in given:
+        raise InvalidInput("the setting has a query of its own; leave it out, as the judged queries are asked")
     return {"k": k, **given}
 
 

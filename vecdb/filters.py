@@ -353,7 +353,7 @@ def _under(at: str, key: str) -> str:
 
 
 def _wrong(at: str, problem: str, advice: str) -> InvalidFilter:
-    return InvalidFilter(f"filter{' at ' + shown(at) if at else ''}: {problem}; {advice}")
+    return InvalidFilter(f"filter{' at ' + shown(at) if at else ''}: {problem}; {advice}", path=at or None)
 
 
 def _too_many(at: str, operands: int) -> InvalidFilter:

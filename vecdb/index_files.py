@@ -62,7 +62,7 @@ class IndexFiles:
             "SELECT epoch, file, checksum FROM segments WHERE collection = ? AND field = ? ORDER BY epoch DESC LIMIT 1"
         )
         found = db.execute(sql, (self._collection, self._field)).fetchone()
-        if found is None or self._folder is None:
+        if found is None or not found[1] or self._folder is None:
             return None
         epoch, file, checksum = found
         try:
@@ -105,6 +105,11 @@ class IndexFiles:
         segment = open_segment(path, checksum)
         mapped = dict(segment.arrays)
         return SavedIndex(epoch, last_row, mapped.pop("rows"), segment.settings, mapped)
+
+    def forget(self, db: apsw.Connection) -> None:
+        """What is saved is of no use any more: its vectors are not those of the tables. Epochs go on from it."""
+        sql = "UPDATE segments SET file = '', checksum = 0, bytes = 0 WHERE collection = ? AND field = ?"
+        db.execute(sql, (self._collection, self._field))
 
     def remove_strays(self) -> None:
         """Remove files that the database does not know: predecessors, and what a crash or a dropped collection left.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,21 @@ class JudgedCollection:
     corpus: list[dict[str, Any]]
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
+
+
+def judged_queries(queries: Any, qrels: Mapping[str, Mapping[str, int]] | None) -> tuple[Any, Any]:
+    """The queries to ask, and the grades of each: of a mapping those that qrels judge, in its order; without qrels all, and None.
+
+    Raises InvalidInput if qrels come without a mapping, or judge none of it.
+    """
+    if qrels is None:
+        return (list(queries.values()) if isinstance(queries, Mapping) else queries), None
+    if not isinstance(queries, Mapping):
+        raise InvalidInput("qrels were given; give queries as a mapping from their ids to texts or vectors")
+    ids = [id for id in queries if id in qrels]
+    if not ids:
+        raise InvalidInput("no query has judgements; queries and qrels must share their ids")
+    return [queries[id] for id in ids], [qrels[id] for id in ids]
 
 
 def load_judged(name_or_path: str | Path, *, split: str = "test") -> JudgedCollection:

@@ -60,34 +60,52 @@ class OpenAiModel:
         """Raises ModelUnavailable if the service cannot be reached, refuses, or answers something else than a
         completion.
         """
+        return _content(self.chat(prompt), self.endpoint)
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.url.rstrip('/')}/chat/completions"
+
+    def chat(self, prompt: Prompt, *, opening: str = "", **more: Any) -> Any:
+        """What the service answers, as JSON. opening: how the reply begins, sent as the assistant's own words; more: further
+        fields of the request. Raises as `complete` does.
+        """
         try:
             import httpx2
         except ImportError as error:
             raise MissingExtra.of("httpx2", extra="client", what="asking a language model over HTTP") from error
         messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
-        body = {"model": self.model, "messages": messages, "temperature": self.temperature}
+        if opening:
+            messages.append({"role": "assistant", "content": opening})
+        body = {"model": self.model, "messages": messages, "temperature": self.temperature, **more}
         key = self.api_key or os.environ.get(_KEY_VARIABLE)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        endpoint = f"{self.url.rstrip('/')}/chat/completions"
         try:
-            response = httpx2.post(endpoint, json=body, headers=headers, timeout=self.timeout_s)
+            response = httpx2.post(self.endpoint, json=body, headers=headers, timeout=self.timeout_s)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ModelUnavailable(
                 f"the language model at {self.url} cannot be reached ({error}); is it running?"
             ) from error
         if response.status_code != 200:
-            raise ModelUnavailable(f"{endpoint} answered {response.status_code}: {response.text[:200]}")
-        return _content(response, endpoint)
+            raise ModelUnavailable(f"{self.endpoint} answered {response.status_code}: {response.text[:200]}")
+        try:
+            return response.json()
+        except ValueError as error:
+            raise _no_completion(self.endpoint, response.text) from error
 
 
-def _content(response: Any, endpoint: str) -> str:
+def _content(answer: Any, endpoint: str) -> str:
     try:
-        content = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ModelUnavailable(f"{endpoint} answered no chat completion: {response.text[:200]}") from error
+        content = answer["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise _no_completion(endpoint, str(answer)) from error
     if not isinstance(content, str):
-        raise ModelUnavailable(f"{endpoint} answered a completion without text: {response.text[:200]}")
+        raise ModelUnavailable(f"{endpoint} answered a completion without text: {str(answer)[:200]}")
     return content
+
+
+def _no_completion(endpoint: str, text: str) -> ModelUnavailable:
+    return ModelUnavailable(f"{endpoint} answered no chat completion: {text[:200]}")
 
 
 def openai_llm(spec: str, *, api_key: str | None = None) -> OpenAiModel:

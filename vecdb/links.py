@@ -47,10 +47,15 @@ class Entities:
                 found = found.get(part) if isinstance(found, Mapping) else None
             found = [found] if isinstance(found, str) else found if isinstance(found, list) else ()
             found = [name for name in found if isinstance(name, str)]
-        names = list(found)
-        if isinstance(found, str) or not all(isinstance(name, str) for name in names):
-            raise InvalidInput(f"the extractor gave {found!r}; it must give a list of texts, the names of entities")
-        return tuple(dict.fromkeys(name.strip().casefold() for name in names if name.strip()))
+        return _names(found, "the extractor gave")
+
+
+def _names(found: Any, what: str) -> tuple[str, ...]:
+    """Each entity once, case folded, empty ones left out. Raises InvalidInput."""
+    names: list[Any] = list(found) if isinstance(found, Iterable) else [None]
+    if isinstance(found, str) or not all(isinstance(name, str) for name in names):
+        raise InvalidInput(f"{what} {found!r}; it must be a list of texts, the names of entities")
+    return tuple(dict.fromkeys(name.strip().casefold() for name in names if name.strip()))
 
 
 class Links:
@@ -109,6 +114,26 @@ class Links:
             self._tables.forget_mentions(db, [*present])
             self._tables.put_mentions(db, ((name, row) for name, row in mentions if row in present))
         return len(mentions)
+
+    def name(self, named: Mapping[str, Iterable[str]]) -> int:
+        """Say what records name, by id, in the place of what was known of them; returns how many mentions there are. Raises
+        RecordNotFound.
+        """
+        checked = {id: _names(names, f"record {id!r} has entities") for id, names in named.items()}
+        with self._store.write() as db:
+            self._definition.refresh(db)
+            known = self._existing(db, list(checked))
+            self._tables.forget_mentions(db, [record.row for record in known.values()])
+            self._tables.put_mentions(db, ((name, known[id].row) for id, names in checked.items() for name in names))
+        return sum(map(len, checked.values()))
+
+    def entities(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """What each of these records names, sorted; those that name nothing are left out."""
+        named: dict[str, list[str]] = {}
+        with self._store.snapshot() as db:
+            for id, name in self._tables.mentions_of(db, ids):
+                named.setdefault(id, []).append(name)
+        return named
 
     def _every_record(self, db: apsw.Connection) -> Iterator[StoredRecord]:
         after, now = 0, time.time()

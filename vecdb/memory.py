@@ -25,15 +25,16 @@ from vecdb.config import TextConfig
 from vecdb.errors import CollectionNotFound, CorruptIndex
 from vecdb.index.base import Mask, VectorIndex
 from vecdb.index.bm25 import Postings
+from vecdb.index.device_scan import Scan, Scanner
 from vecdb.index.exact import ExactIndex
 from vecdb.index.opening import open_index
 from vecdb.index_files import IndexFiles, SavedIndex
 from vecdb.metadata import decode
 from vecdb.storage import Store
+from vecdb.stored_vectors import StoredVectors
 from vecdb.tables import Change, Tables
 from vecdb.types import Metric
 from vecdb.vector_view import Slots, VectorView
-from vecdb.vectors import from_blobs
 from vecdb.words import Analyzer
 
 _log = logging.getLogger("vecdb")
@@ -80,13 +81,25 @@ class Snapshot:
 class Memory:
     """The snapshots of one collection in one process."""
 
-    def __init__(self, store: Store, tables: Tables, files: IndexFiles, metric: Metric, text: TextConfig) -> None:
+    def __init__(
+        self,
+        store: Store,
+        tables: Tables,
+        files: IndexFiles,
+        stored: StoredVectors,
+        metric: Metric,
+        text: TextConfig,
+        scanner: Scanner | None = None,
+    ) -> None:
         self.kernels_ready = False  # set once they are compiled; until then no answer waits for them
         self._store = store
         self._tables = tables
         self._files = files
+        self._stored = stored
         self._metric = metric
         self._text = text
+        self._scanner = scanner
+        self._scanned: tuple[int, Scan | None] = (0, None)  # of this epoch
         self._lock = threading.Lock()
         self._snapshot = Snapshot(seq=-1)
 
@@ -140,6 +153,8 @@ class Memory:
             changes = self._tables.changes_since(db, old.seq)
         if any(change.op == "drop" for change in changes):
             raise CollectionNotFound("the collection was dropped; create it again with db.collection(…)")
+        if old.vectors is not None and any(change.op == "recode" for change in changes):
+            old, parts = replace(old, vectors=None), [*parts, "vectors"]
         snapshot = self._followed(db, old, changes) if changes else old
         snapshot = replace(snapshot, seq=seq)
         for part in parts:
@@ -226,7 +241,21 @@ class Memory:
 
     def _through(self, view: VectorView, saved: SavedIndex, snapshot: Snapshot, index: VectorIndex) -> VectorView:
         slots = snapshot.slots_of(saved.rows)
-        return view.with_index(index, slots, saved.last_row, saved.epoch, snapshot.live, snapshot.rows)
+        scan = self._scan_of(saved)
+        return view.with_index(index, slots, saved.last_row, saved.epoch, snapshot.live, snapshot.rows, scan)
+
+    def _scan_of(self, saved: SavedIndex) -> Scan | None:
+        """The scan of an index's vectors on the GPU, made once for each epoch; None without a GPU, or if it has no room."""
+        if self._scanner is None:
+            return None
+        if self._scanned[0] != saved.epoch:
+            self._scanned = (0, None)  # lets go of the old one first
+            try:
+                self._scanned = (saved.epoch, self._scanner(saved.arrays["vectors"], self._metric))
+            except MemoryError as error:
+                _log.warning("the vectors do not fit on the GPU, searching on the CPU: %s", error)
+                self._scanned = (saved.epoch, None)
+        return self._scanned[1]
 
     def _with_tail(self, db: apsw.Connection, view: VectorView, snapshot: Snapshot, first: int | None) -> VectorView:
         """view with the vectors of rows >= first at the end of its tail."""
@@ -235,9 +264,9 @@ class Memory:
         found = list(self._tables.vectors_between(db, first, _EVERY_ROW))
         if not found:
             return view
-        blobs = [blob for _, blob in found]
-        slots = np.searchsorted(snapshot.rows, np.array([row for row, _ in found], dtype=np.int64))
-        return view.with_tail(from_blobs(blobs, len(blobs[0]) // 4), slots)
+        rows = np.array([row for row, _ in found], dtype=np.int64)
+        vectors = self._stored.decode(db, rows, [blob for _, blob in found])
+        return view.with_tail(vectors, np.searchsorted(snapshot.rows, rows))
 
     def _fields(self, db: apsw.Connection, rows: Slots) -> list[dict[str, object]]:
         """For each of rows (ascending) its metadata with the system fields; {} for one that is gone."""

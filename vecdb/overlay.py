@@ -335,7 +335,12 @@ def _unit(vectors: Vectors) -> Vectors:
 
 
 def _entity_edges(snapshot: Snapshot, mentions: list[tuple[str, int]]) -> Edges:
-    """Every pair of records that name the same entity, by how rare it is: log(1 + N/df) / log(1 + N), summed."""
+    """Every pair of records that name the same entity, summed over entities: its rarity, log(1 + N/df) / log(1 + N), by the
+    number of others that name it.
+
+    So a walk over these edges is one from record to entity, by rarity, and on to any other record that names it. Without the
+    division a name of fifty records would draw fifty times the flow of a name that two share.
+    """
     slots = snapshot.slots_of(np.array([row for _, row in mentions], dtype=np.int64))
     total = max(int(np.count_nonzero(snapshot.live)), 1)
     weights: dict[tuple[int, int], float] = {}
@@ -343,10 +348,10 @@ def _entity_edges(snapshot: Snapshot, mentions: list[tuple[str, int]]) -> Edges:
         naming = sorted(int(slots[i]) for i in group if slots[i] >= 0 and snapshot.live[slots[i]])
         if not 2 <= len(naming) <= _COMMON:
             continue
-        rarity = float(np.log1p(total / len(naming)) / np.log1p(total))
+        weight = float(np.log1p(total / len(naming)) / np.log1p(total)) / (len(naming) - 1)
         for place, low in enumerate(naming):
             for high in naming[place + 1 :]:
-                weights[low, high] = weights.get((low, high), 0.0) + rarity
+                weights[low, high] = weights.get((low, high), 0.0) + weight
     ends = np.array([*weights], dtype=np.int64).reshape(-1, 2)
     return _both_ways(ends[:, 0], ends[:, 1], np.array([*weights.values()], dtype=np.float64))
 

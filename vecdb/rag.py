@@ -19,7 +19,7 @@ from vecdb.errors import InvalidInput
 from vecdb.language_model import LanguageModel, Prompt, as_language_model, openai_llm
 from vecdb.passages import TEMPLATE, CountTokens, Packer, Piece, distinct, estimate_tokens, joined, piece_of
 from vecdb.query.selection import MOST_IN_POOL, Coverage, Pool, Selector, selector_of
-from vecdb.relevance import relevances
+from vecdb.relevance import MOST_DOUBT, relevances
 from vecdb.types import Answer, Context, Filter, Hit, Hits, Mode, Passage
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def build_context(
     """The passages that bear on a question, packed best first into budget_tokens.
 
     k: hits to choose from. neighbours: how many chunks before and after each hit are added (adjoining chunks become
-    one passage). count_tokens: a model's own counter; left out, an estimate. min_relevance: see `vecdb.relevance`; 0
-    takes every hit. template: how a passage stands in the text, with {{number}}, {{source}}, {{text}}, {{title}},
+    one passage). count_tokens: a model's own counter; left out, an estimate. min_relevance: left out, nothing is found if
+    hits.no_answer is above 0.5; a number asks for that relevance of the best hit instead (see `vecdb.relevance`), and 0 takes
+    every hit. template: how a passage stands in the text, with {{number}}, {{source}}, {{text}}, {{title}},
     {{page}}, {{id}}. select: as for `Collection.search`: with anything but "topk", k is at least the selection's pool, and the
     passages are chosen as a set of those that bear on the question; "coverage" counts each one's tokens and packs what covers
     most within the budget.
@@ -144,11 +145,15 @@ def make_prompt(context: Context, *, instructions: str = INSTRUCTIONS) -> Prompt
 
 
 def _relevant(question: str, hits: Hits, collection: Collection, min_relevance: float | None) -> list[Hit]:
-    """The hits that are about the question; none unless the best of them clearly is."""
+    """The hits that are about the question; none if it is likely that nothing is, or by min_relevance if that was given."""
     judged = relevances(question, hits, collection.metric, min_relevance)
-    if not any(relevance.is_enough for relevance in judged):
+    best = max((relevance.score for relevance in judged), default=0.0)
+    if min_relevance is None and hits.no_answer is not None:
+        if hits.no_answer > MOST_DOUBT:
+            return []
+    elif not any(relevance.is_enough for relevance in judged):
         return []
-    return [hit for hit, r in zip(hits, judged) if r.score >= _PASSAGE_SHARE * r.threshold]
+    return [hit for hit, r in zip(hits, judged) if r.score >= _PASSAGE_SHARE * min(r.threshold, best)]
 
 
 def _piece(hit: Hit) -> Piece:

@@ -8,24 +8,28 @@ import numpy as np
 from vecdb.config import CollectionConfig
 from vecdb.memory import Memory, Snapshot
 from vecdb.storage import Store
+from vecdb.stored_vectors import Encoding, StoredVectors
 from vecdb.tables import Tables
 from vecdb.vector_view import Slots
-from vecdb.vectors import Matrix, from_blobs
+from vecdb.vectors import Matrix
 
 
-def check_collection(store: Store, tables: Tables, memory: Memory, config: CollectionConfig) -> list[str]:
+def check_collection(
+    store: Store, tables: Tables, memory: Memory, stored: StoredVectors, config: CollectionConfig
+) -> list[str]:
     """Every broken invariant in words."""
     snapshot = memory.current("vectors")
     with store.snapshot() as db:
-        problems = _check_tables(db, tables, config)
+        encoding = stored.encoding(db)
+        problems = _check_tables(db, tables, encoding, config)
         if tables.last_seq(db) == snapshot.seq:  # else somebody wrote in between; the tables alone can be judged
-            problems += _check_memory(db, tables, snapshot)
+            problems += _check_memory(db, tables, encoding, snapshot)
     if not store.read_only:
         problems += _check_words(store, tables)
     return problems
 
 
-def _check_tables(db: apsw.Connection, tables: Tables, config: CollectionConfig) -> list[str]:
+def _check_tables(db: apsw.Connection, tables: Tables, encoding: Encoding, config: CollectionConfig) -> list[str]:
     problems = []
     orphans = db.execute(
         f"SELECT count(*) FROM {tables.vectors} WHERE row NOT IN (SELECT row FROM {tables.records})"
@@ -37,11 +41,13 @@ def _check_tables(db: apsw.Connection, tables: Tables, config: CollectionConfig)
         if loose:
             problems.append(f"{loose} lines of {table} name a {end} that is no record")
     if config.dimension is not None:
-        odd = db.execute(
-            f"SELECT count(*) FROM {tables.vectors} WHERE length(vector) <> ?", (4 * config.dimension,)
-        ).get
+        lengths = [encoding.bytes_of(row, config.dimension) for row in (encoding.done, encoding.done + 1)]
+        sql = f"SELECT count(*) FROM {tables.vectors} WHERE length(vector) <> CASE WHEN row <= ? THEN ? ELSE ? END"
+        odd = db.execute(sql, (encoding.done, *lengths)).get
         if odd:
-            problems.append(f"{odd} vectors have another length than {config.dimension} float32 numbers")
+            problems.append(
+                f"{odd} vectors have another length than {config.dimension} numbers take as they are stored"
+            )
     invalid = db.execute(f"SELECT count(*) FROM {tables.records} WHERE NOT json_valid(metadata)").get
     if invalid:
         problems.append(f"the metadata of {invalid} records is not JSON")
@@ -62,7 +68,7 @@ def _check_words(store: Store, tables: Tables) -> list[str]:
     return []
 
 
-def _check_memory(db: apsw.Connection, tables: Tables, snapshot: Snapshot) -> list[str]:
+def _check_memory(db: apsw.Connection, tables: Tables, encoding: Encoding, snapshot: Snapshot) -> list[str]:
     problems = []
     stored = np.array([row for (row,) in db.execute(f"SELECT row FROM {tables.records} ORDER BY row")], dtype=np.int64)
     if not np.array_equal(snapshot.rows[snapshot.live], stored):
@@ -80,15 +86,18 @@ def _check_memory(db: apsw.Connection, tables: Tables, snapshot: Snapshot) -> li
         return problems
     if view.index is not None:
         problems += view.index.check()
-        problems += _check_copies(db, tables, view.index.arrays()["vectors"][alive], with_vector[: int(alive.sum())])
+        # While storage is changing, memory has the vectors of before.
+        if encoding.coming is None:
+            kept, rows = view.index.arrays()["vectors"][alive], with_vector[: int(alive.sum())]
+            problems += _check_copies(db, tables, encoding, kept, rows)
     return problems
 
 
-def _check_copies(db: apsw.Connection, tables: Tables, vectors: Matrix, rows: Slots) -> list[str]:
-    """The index's own copies of the vectors are, to the bit, what the file holds."""
+def _check_copies(db: apsw.Connection, tables: Tables, encoding: Encoding, vectors: Matrix, rows: Slots) -> list[str]:
+    """The index's own copies of the vectors are, to the bit, what the file's bytes stand for."""
     if not len(rows):
         return []
     blobs = [blob for _, blob in tables.vectors_between(db, int(rows[0]), int(rows[-1]))]
-    if len(blobs) != len(rows) or not np.array_equal(from_blobs(blobs, vectors.shape[1]), vectors):
+    if len(blobs) != len(rows) or not np.array_equal(encoding.decode(rows, blobs, vectors.shape[1]), vectors):
         return ["vectors in the index differ from those in the file"]
     return []

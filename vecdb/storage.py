@@ -153,6 +153,16 @@ class Store:
                 raise
             copy.close()
 
+    def vacuum(self) -> None:
+        """Write the file anew without its unused pages."""
+        if self.read_only:
+            raise ReadOnly(f"{self._name} was opened with read_only=True; open it again without")
+        self._check_usable()
+        with self._lock, translated(self.path):
+            self._writer.execute("VACUUM")
+            if self.path is not None:  # else the file shrinks when the log is next copied into it
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     @property
     def is_inherited(self) -> bool:
         """Whether this is a forked child's copy.

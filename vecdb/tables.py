@@ -5,7 +5,7 @@ or vector changes gets a new row; one whose metadata changes keeps it, so whatev
 index, the graph) only ever sees rows come and go.
 
     records_7   row, id, parent, seq, text, metadata (JSON), hash (of the text), created, updated, expires
-    vectors_7   row, vector: little-endian float32, as sqlite-vec reads it
+    vectors_7   row, vector: little-endian float32, as sqlite-vec reads it, or a codec's bytes (see stored_vectors.py)
     fields_7    row, and the texts of the metadata keys that are searched; only where there are such (see TextConfig.fields)
     words_7     FTS5 over texts_7, a view of the records that have text; it keeps no second copy of them
     tokens_7    row, tokens: vectors of the text's tokens, as rerank/tokens.py writes them; only of collections that keep such
@@ -19,7 +19,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import apsw
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from vecdb.config import TextConfig
 from vecdb.metadata import decode
@@ -56,7 +58,7 @@ _COLUMNS = ", ".join(StoredRecord._fields)
 
 class Change(NamedTuple):
     """A range of rows, first and last included. op: 'add', 'delete' or 'meta'; 'drop' when the collection itself went; 'links'
-    (of no rows) when links or mentions changed.
+    (of no rows) when links or mentions changed, 'recode' when all vectors got other bytes.
     """
 
     op: str
@@ -82,7 +84,8 @@ class Tables:
         self._text = text
         self._keys = text.keys
         names = {key: f"field_{i}" for i, key in enumerate(self._keys)}  # what users call them never becomes SQL
-        self._columns = ", ".join(names.get(name, "text") for name in text.fields)
+        self.columns = {name: names.get(name, "text") for name in text.fields}  # of the word index, by field
+        self._columns = ", ".join(self.columns.values())
         self._field_columns = ", ".join(names.values())
         self.searched = f"fields_{self.collection}"
         self.records = f"records_{self.collection}"
@@ -378,15 +381,39 @@ class Tables:
         sql = f"SELECT row, vector FROM {self.vectors} WHERE row BETWEEN ? AND ? ORDER BY row"
         return db.execute(sql, (first, last))
 
-    def vector_of_hash(self, db: apsw.Connection, text_hash: bytes) -> bytes | None:
-        """A vector that this very text already has."""
-        found: bytes | None = db.execute(
-            f"SELECT vector FROM {self.records} JOIN {self.vectors} USING (row) WHERE hash = ? LIMIT 1", (text_hash,)
-        ).get
-        return found
+    def vector_of_hash(self, db: apsw.Connection, text_hash: bytes) -> tuple[int, bytes] | None:
+        """A row with this very text, and the vector that it already has."""
+        found = db.execute(
+            f"SELECT row, vector FROM {self.records} JOIN {self.vectors} USING (row) WHERE hash = ? LIMIT 1",
+            (text_hash,),
+        ).fetchone()
+        return cast("tuple[int, bytes] | None", found)
 
-    def count_vectors(self, db: apsw.Connection) -> int:
-        return int(db.execute(f"SELECT count(*) FROM {self.vectors}").get)
+    def count_vectors(self, db: apsw.Connection, upto: int | None = None) -> int:
+        """upto: those of rows up to this one."""
+        where, bound = ("", ()) if upto is None else ("WHERE row <= ?", (upto,))
+        return int(db.execute(f"SELECT count(*) FROM {self.vectors} {where}", bound).get)
+
+    def vector_bytes(self, db: apsw.Connection) -> int:
+        return int(db.execute(f"SELECT coalesce(sum(octet_length(vector)), 0) FROM {self.vectors}").get)
+
+    def vector_rows(self, db: apsw.Connection) -> NDArray[np.int64]:
+        """The rows that have a vector, ascending."""
+        found = db.execute(f"SELECT row FROM {self.vectors} ORDER BY row")
+        return np.fromiter((row for (row,) in found), np.int64)
+
+    def next_vectors(self, db: apsw.Connection, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """The first rows above one, with their vectors."""
+        sql = f"SELECT row, vector FROM {self.vectors} WHERE row > ? ORDER BY row LIMIT ?"
+        return cast(list[tuple[int, bytes]], db.execute(sql, (after, limit)).fetchall())
+
+    def replace_vectors(self, db: apsw.Connection, vectors: Iterable[tuple[bytes, int]]) -> None:
+        """Other bytes for the vectors of rows; says nothing in the log."""
+        db.executemany(f"UPDATE {self.vectors} SET vector = ? WHERE row = ?", vectors)
+
+    def log_recoded(self, db: apsw.Connection) -> None:
+        """All vectors have other bytes than before: whoever holds some must read them again."""
+        self._log(db, [Change("recode", 0, 0)])
 
     # -- reading: links
 
@@ -409,6 +436,11 @@ class Tables:
         """(entity, row), those of one entity together."""
         found = db.execute(f"SELECT entity, row FROM {self.mentions} ORDER BY entity, row").fetchall()
         return cast(list[tuple[str, int]], found)
+
+    def mentions_of(self, db: apsw.Connection, ids: Sequence[str]) -> list[tuple[str, str]]:
+        """(id, entity) for all that these records name, sorted."""
+        sql = f"SELECT id, entity FROM {self.mentions} JOIN {self.records} USING (row) WHERE id {_LISTED} ORDER BY id, entity"
+        return cast(list[tuple[str, str]], db.execute(sql, (orjson.dumps(list(ids)).decode(),)).fetchall())
 
     def places(self, db: apsw.Connection, first: int) -> list[tuple[int, str, int]]:
         """(row, parent, seq) of the rows >= first that have both."""

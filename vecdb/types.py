@@ -88,12 +88,17 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True)
 class Hits(Sequence[Hit]):
-    """The hits of one query, best first: a sequence. cursor continues after the last hit; None at the end."""
+    """The hits of one query, best first: a sequence. cursor continues after the last hit; None at the end.
+
+    no_answer: the probability that nothing relevant was found (see `vecdb.relevance`); None for a query without text, and where
+    vectors of another model than the default one were searched.
+    """
 
     hits: tuple[Hit, ...] = ()
     cursor: str | None = None
     estimated_recall: float | None = None
     trace: tuple[StageReport, ...] = ()
+    no_answer: float | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -160,7 +165,8 @@ class WhyNot:
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
     """One stage that a query would go through. way: how it would be done, why: what decided that. cost: about how many distances
-    (of vectors) or postings (of words) it would compute, None where that says nothing. detail: JSON-able.
+    (of vectors) or postings (of words) it would compute, None where that says nothing. detail: JSON-able. stages: of a
+    prefetch, which is a search of its own.
     """
 
     stage: str
@@ -168,11 +174,12 @@ class PlannedStage:
     why: str
     cost: int | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    stages: tuple[PlannedStage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a query would be answered, in order. str() tells it in words."""
+    """How a query would be answered, in order. str() tells it in words, prefetches as a tree."""
 
     stages: tuple[PlannedStage, ...]
 
@@ -186,6 +193,7 @@ class Plan:
             )
             details = "; ".join(f"{name}: {value}" for name, value in step.detail.items())
             lines.append(f"{step.stage}: {step.way}{cost}, because {step.why}{f' ({details})' if details else ''}")
+            lines += [f"    {line}" for line in str(Plan(step.stages)).splitlines()]
         return "\n".join(lines)
 
 

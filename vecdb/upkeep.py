@@ -27,6 +27,7 @@ from vecdb.memory import Memory, Part, Snapshot
 from vecdb.overlay import Overlays
 from vecdb.process_lock import try_lock
 from vecdb.storage import Store, files_translated
+from vecdb.stored_vectors import Progress, StoredVectors
 from vecdb.tuning import is_built_as, recheck_tuning, settings_of, with_settings
 from vecdb.vector_view import VectorView
 
@@ -56,10 +57,12 @@ class Indexing:
         definition: Definition,
         folder: Path | None,
         overlays: Overlays,
+        stored: StoredVectors,
     ) -> None:
         self._store = store
         self._memory = memory
         self._overlays = overlays
+        self._stored = stored
         self._files = files
         self._definition = definition
         self._folder = folder
@@ -152,6 +155,14 @@ class Indexing:
             epoch, saved = self._files.newest_epoch(db), self._files.open_newest(db)
         if saved is None or not self._memory.adopt(saved):
             self._unusable_epoch = epoch
+
+    def recode(self, progress: Progress | None = None) -> bool:
+        """Turn stored vectors into the bytes that are wanted; whether any was."""
+        return self._stored.change(exclusive=self.exclusive, progress=progress)
+
+    def recode_if_due(self) -> None:
+        if self._stored.is_due():
+            self.recode()
 
     def _compile(self) -> None:
         if not self._memory.kernels_ready:
@@ -264,6 +275,7 @@ class Upkeep:
 
     def _look_after(self, indexing: Indexing) -> None:
         try:
+            indexing.recode_if_due()
             indexing.warm()
             indexing.merge(threads=max(1, (os.cpu_count() or 1) // 2))
         except (DatabaseClosed, CollectionNotFound):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import Mask, VectorIndex, Vectors
+from vecdb.index.device_scan import Scan
 from vecdb.index.exact import exact_search
 from vecdb.index.growth import with_room
 from vecdb.types import Metric
@@ -37,7 +38,7 @@ class VectorView:
     index_slots: (p,) the slot of each index position, -1 for records that are gone; index_is_prefix: they are 0 … p-1.
     index_allowed: the positions that are live, None if all are. epoch: of the index, counting the ones saved before it.
     tail: (t, D), and tail_slots (t,) the slot of each; its buffer is shared with older snapshots, which see only their own
-    part of it.
+    part of it. scan: searches the index's vectors exactly on a GPU, in place of the index; None without one.
     """
 
     metric: Metric
@@ -48,6 +49,7 @@ class VectorView:
     epoch: int = 0
     tail_buffer: Vectors = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     tail_slots: Slots = field(default_factory=_NO_SLOTS.copy)
+    scan: Scan | None = None
 
     @property
     def tail(self) -> Vectors:
@@ -59,6 +61,13 @@ class VectorView:
 
     def __len__(self) -> int:
         return len(self.index_slots) + len(self.tail_slots)
+
+    def holds(self, slots: Slots) -> Mask:
+        """(m,) which of these slots have a vector."""
+        found = _among(self.tail_slots, slots)
+        if self.index is not None:
+            found |= _among(self.index_slots[self.index_slots >= 0], slots)
+        return found
 
     def vectors_at(self, slots: Slots) -> Vectors:
         """The vectors (m, D) of these slots, each of which must have one. Slots ascend in the index and in the tail."""
@@ -95,11 +104,20 @@ class VectorView:
         return replace(self, index_allowed=None if allowed.all() else allowed)
 
     def with_index(
-        self, index: VectorIndex, slots: Slots, last_row: int, epoch: int, live: Mask, rows: Slots
+        self,
+        index: VectorIndex,
+        slots: Slots,
+        last_row: int,
+        epoch: int,
+        live: Mask,
+        rows: Slots,
+        scan: Scan | None = None,
     ) -> VectorView:
-        """With index instead of the present one; the tail keeps what lies above last_row. rows: (n,) the row of each slot."""
+        """With index (and scan) instead of the present one; the tail keeps what lies above last_row. rows: (n,) the row of each
+        slot.
+        """
         keep = rows[self.tail_slots] > last_row
-        view = VectorView(self.metric, index, slots, _is_prefix(slots), epoch=epoch)
+        view = VectorView(self.metric, index, slots, _is_prefix(slots), epoch=epoch, scan=scan)
         return view.with_tail(self.tail[keep], self.tail_slots[keep]).with_live(live)
 
     def renumbered(self, new_slot: Slots) -> VectorView:
@@ -139,7 +157,10 @@ class VectorView:
         recall: NDArray[np.float32] | None = np.ones(len(queries), np.float32)
         if self.index is not None and len(self.index_slots):
             mask = self.index_allowed if allowed is None else self._of_index(allowed)
-            if exact:
+            if self.scan is not None:
+                found = self.scan.search(queries, k, mask)
+                way = found.way
+            elif exact:
                 vectors = self.index.arrays()["vectors"]
                 found = exact_search(vectors, queries, k, self.metric, mask)
             else:
@@ -172,8 +193,8 @@ class VectorView:
     def forecast(
         self, k: int, *, allowed: Mask | None, exact: bool, ef: int | None, target_recall: float | None
     ) -> tuple[str, int]:
-        """The way that such a search would take (the index's, or "exact", "exact index", "no index"), and about how many
-        distances it would compute.
+        """The way that such a search would take (the index's, or "device", "exact", "exact index", "no index"), and about how
+        many distances it would compute.
         """
         tail = len(self.tail_slots) if allowed is None else int(np.count_nonzero(allowed[self.tail_slots]))
         if self.index is None or not len(self.index_slots):
@@ -181,8 +202,10 @@ class VectorView:
         mask = self.index_allowed if allowed is None else self._of_index(allowed)
         matching = None if mask is None else int(np.count_nonzero(mask))
         way, cost = self.index.forecast(k, matching=matching, ef=ef, target_recall=target_recall)
-        if exact:
-            return "exact", (len(self.index_slots) if matching is None else matching) + tail
+        if exact or self.scan is not None:
+            return "exact" if self.scan is None else "device", (
+                len(self.index_slots) if matching is None else matching
+            ) + tail
         return "exact index" if self.index.kind == "exact" else way, cost + tail
 
     def _of_index(self, mask: Mask) -> Mask:
@@ -190,6 +213,14 @@ class VectorView:
         if not len(mask):  # nothing is left of the collection, and -1 would be no place in the mask
             return np.zeros(len(self.index_slots), dtype=np.bool_)
         return mask[self.index_slots] & (self.index_slots >= 0)
+
+
+def _among(known: Slots, slots: Slots) -> Mask:
+    """(m,) which of slots stand in known, which ascends."""
+    places = np.searchsorted(known, slots)
+    found: Mask = places < len(known)
+    found[found] = known[places[found]] == slots[found]
+    return found
 
 
 def _is_prefix(slots: Slots) -> bool:

@@ -3,8 +3,8 @@
 Values look as they do in Python: an object's keys are the field names of its class in `types`. Three things have no
 JSON of their own. A vector is a list of numbers under "vector", or the base64 of little-endian float32 under
 "vector_base64", which is a third of the size and exact. A date in metadata is {"$date": …} (see `metadata`). An error
-is a problem document (RFC 9457) with two members more: "error", the name of its class in `errors`, and "position"
-where the class knows one.
+is a problem document (RFC 9457) with members more: "error", the name of its class in `errors`, and "position" and "path"
+where the class knows them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from vecdb import errors
 from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector, RequestTimeout, ServiceError, VecdbError
 from vecdb.filters import parse
 from vecdb.metadata import DATE_KEY, encode, iso_text, normalised, plain
-from vecdb.query.fusion import FUSIONS, Adaptive, Fusion, Lean
+from vecdb.query.fusion import Adaptive, fusion_from_json, fusion_to_json
 from vecdb.query.graph_options import GraphOptions, graph_of
-from vecdb.query.selection import SELECTIONS, Selector
+from vecdb.query.selection import selection_from_json, selection_to_json
 from vecdb.rerank.kinds import RerankSpec
 from vecdb.types import (
     CollectionStats,
@@ -48,7 +48,10 @@ from vecdb.types import (
 )
 
 if TYPE_CHECKING:
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.recall import RecallReport
+    from vecdb.storage_plan import StoragePlan
+    from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
 
 PROBLEM_TYPE = "application/problem+json"
@@ -167,6 +170,7 @@ def hits_to_wire(hits: Hits, *, compact: bool = False) -> Wire:
         "hits": [_hit_to_wire(hit, compact) for hit in hits.hits],
         "cursor": hits.cursor,
         "estimated_recall": hits.estimated_recall,
+        "no_answer": hits.no_answer,
         "trace": [
             {"stage": step.stage, "candidates": step.candidates, "ms": step.ms, "detail": dict(step.detail)}
             for step in hits.trace
@@ -179,6 +183,7 @@ def hits_from_wire(value: Wire) -> Hits:
         hits=tuple(_hit_from_wire(hit) for hit in value["hits"]),
         cursor=value["cursor"],
         estimated_recall=value["estimated_recall"],
+        no_answer=value["no_answer"],
         trace=tuple(StageReport(**step) for step in value["trace"]),
     )
 
@@ -257,7 +262,11 @@ def plan_to_wire(plan: Plan) -> Wire:
 
 
 def plan_from_wire(value: Wire) -> Plan:
-    return Plan(tuple(PlannedStage(**stage) for stage in value["stages"]))
+    return Plan(_stages_from_wire(value["stages"]))
+
+
+def _stages_from_wire(stages: Iterable[Wire]) -> tuple[PlannedStage, ...]:
+    return tuple(PlannedStage(**{**stage, "stages": _stages_from_wire(stage["stages"])}) for stage in stages)
 
 
 def context_to_wire(context: Context, *, compact: bool = False) -> Wire:
@@ -322,6 +331,43 @@ def tuning_from_wire(value: Wire) -> CollectionTuning:
     return tuning_from_json({name: item for name, item in value.items() if name != "is_stale"})
 
 
+def adaptation_to_wire(adaptation: Adaptation) -> Wire:
+    return {**asdict(adaptation), "is_control_refused": adaptation.is_control_refused}
+
+
+def adaptation_from_wire(value: Wire) -> Adaptation:
+    from vecdb.adaptation.adapting import adaptation_from_json
+
+    return adaptation_from_json(value)
+
+
+def storage_to_wire(state: StorageState) -> Wire:
+    return asdict(state)
+
+
+def storage_from_wire(value: Wire) -> StorageState:
+    from vecdb.stored_vectors import StorageState
+
+    return StorageState(**value)
+
+
+def storage_plan_to_wire(plan: StoragePlan) -> Wire:
+    return asdict(plan)
+
+
+def storage_plan_from_wire(value: Wire) -> StoragePlan:
+    from vecdb.storage_plan import StorageChoice, StoragePlan
+
+    best = value["recommended"]
+    return StoragePlan(
+        **{
+            **value,
+            "choices": tuple(StorageChoice(**choice) for choice in value["choices"]),
+            "recommended": None if best is None else StorageChoice(**best),
+        }
+    )
+
+
 def facets_to_wire(facets: Iterable[tuple[Any, int]]) -> Wire:
     """A value that is a date travels as it does in metadata."""
     return {"facets": [{"value": orjson.Fragment(_bare(value)), "count": count} for value, count in facets]}
@@ -336,7 +382,7 @@ def _bare(value: Any) -> str:
     return encode({"v": value})[len('{"v":') : -1]
 
 
-# -- filters, fusion and selection
+# -- filters and options
 
 
 def filter_to_wire(where: Filter | None) -> orjson.Fragment | None:
@@ -357,49 +403,9 @@ def _filter_value(value: Any) -> Any:
     return {DATE_KEY: iso_text(known)} if isinstance(known, date) else known
 
 
-def fusion_to_wire(fusion: str | Fusion) -> str | Wire:
-    """Raises InvalidQuery for a fusion of the caller's own, which is code and stays where it is."""
-    return _kind_to_wire("fusion", fusion, FUSIONS)
-
-
-def fusion_from_wire(value: Mapping[str, Any]) -> Fusion:
-    """Raises InvalidQuery for options that this kind does not have."""
-    fusion: Fusion = _kind_from_wire("fusion", value, FUSIONS)
-    return fusion
-
-
-def selection_to_wire(select: str | Selector) -> str | Wire:
-    """Raises InvalidQuery for a selection of the caller's own."""
-    return _kind_to_wire("select", select, SELECTIONS)
-
-
-def selection_from_wire(value: Mapping[str, Any]) -> Selector:
-    """Raises InvalidQuery for options that this kind does not have."""
-    selector: Selector = _kind_from_wire("select", value, SELECTIONS)
-    return selector
-
-
-def _kind_to_wire(option: str, given: Any, kinds: Mapping[str, Any]) -> str | Wire:
-    """A name as it is; an object of one of these classes as its fields and the name of its kind."""
-    if isinstance(given, str):
-        return given
-    kind = next((name for name, known in kinds.items() if type(given) is known), None)
-    if kind is None:
-        raise InvalidQuery(f"{option} is {given!r}, which cannot be sent to a service; use one of {', '.join(kinds)}")
-    return {"kind": kind, **asdict(given)}
-
-
-def _kind_from_wire(option: str, value: Mapping[str, Any], kinds: Mapping[str, Any]) -> Any:
-    options = _tuples({name: item for name, item in value.items() if name != "kind"})
-    try:
-        if options.get("lean") is not None:  # of an adaptive fusion
-            options["lean"] = Lean(**_tuples(options["lean"]))
-        return kinds[value["kind"]](**options)
-    except (KeyError, TypeError) as error:
-        raise InvalidQuery(
-            f"{option} is {dict(value)!r}; it must be one of {', '.join(kinds)} with its options"
-        ) from error
-
+# Plans, which are kept as JSON, have them in the same form.
+fusion_to_wire, fusion_from_wire = fusion_to_json, fusion_from_json
+selection_to_wire, selection_from_wire = selection_to_json, selection_from_json
 
 # Options of a search that may be objects: how they are sent, and how an object is read back.
 _OBJECTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -435,10 +441,6 @@ def adaptive_from_wire(value: Wire) -> Adaptive:
     return cast(Adaptive, fusion_from_wire(value))
 
 
-def _tuples(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
-
-
 # -- errors
 
 ERRORS: dict[str, type[VecdbError]] = {
@@ -449,7 +451,7 @@ ERRORS: dict[str, type[VecdbError]] = {
 def problem(error: VecdbError, status: int) -> Wire:
     """The problem document of an error."""
     name = type(error).__name__ if type(error).__name__ in ERRORS else "VecdbError"
-    position = getattr(error, "position", None)
+    position, path = getattr(error, "position", None), getattr(error, "path", None)
     return {
         "type": f"urn:vecdb:error:{name}",
         "title": re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize(),
@@ -457,6 +459,7 @@ def problem(error: VecdbError, status: int) -> Wire:
         "detail": str(error),
         "error": name,
         **({} if position is None else {"position": position}),
+        **({} if path is None else {"path": path}),
     }
 
 
@@ -474,8 +477,10 @@ def error_from_wire(status: int, body: bytes, *, first: int = 0) -> VecdbError:
         foreign = RequestTimeout if status in (408, 504) else ServiceError
         return foreign(f"the service answered {status}{': ' + shown if shown else ''}; is a vecdb service at this URL?")
     kind = ERRORS.get(str(told.get("error")), ServiceError)
-    position = told.get("position")
-    if not issubclass(kind, InvalidInput) or not isinstance(position, int):
+    position, path = told.get("position"), told.get("path")
+    if not issubclass(kind, InvalidInput):
         return kind(told["detail"])
+    if not isinstance(position, int):
+        return kind(told["detail"], path=path)
     where = f"of the records from {first} on, " if first else ""
-    return kind(where + told["detail"], position=first + position)
+    return kind(where + told["detail"], position=first + position, path=path)

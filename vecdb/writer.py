@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import apsw
@@ -23,9 +23,10 @@ from vecdb.metadata import decode, encode
 from vecdb.records import Batch
 from vecdb.rerank.tokens import encode_tokens, to_bytes
 from vecdb.storage import Store
+from vecdb.stored_vectors import StoredVectors
 from vecdb.tables import StoredRecord, Tables
 from vecdb.types import WriteResult
-from vecdb.vectors import Matrix, as_matrix, prepared, to_blobs
+from vecdb.vectors import Matrix, as_matrix, from_blobs, prepared, to_blobs
 
 Progress = Callable[[int, int | None], None]
 
@@ -34,7 +35,8 @@ _ENCODED_AT_ONCE = 256  # texts: vectors of tokens are large until they are code
 
 @dataclass(slots=True)
 class _Prepared:
-    """A batch with its vectors ready: blobs[i] is record i's vector or None, hashes[i] its text's hash if we embedded it.
+    """A batch with its vectors ready: blobs[i] is record i's vector as float32 or None, hashes[i] its text's hash if we embedded
+    it.
 
     named: the entities that each text of the batch names, if a function finds them.
     """
@@ -46,13 +48,15 @@ class _Prepared:
     model: str | None  # whose vectors the caller says they are
     named: dict[str, tuple[str, ...]]
     tokens: list[bytes | None]  # of each text, where the collection keeps token vectors
+    kept: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # records that keep the vector of a row, as stored
 
 
 class Writer:
-    def __init__(self, store: Store, tables: Tables, definition: Definition) -> None:
+    def __init__(self, store: Store, tables: Tables, definition: Definition, stored: StoredVectors) -> None:
         self._store = store
         self._tables = tables
         self._definition = definition
+        self._stored = stored
         self.entities: Entities | None = None  # how entities of records that are written are found
 
     def add(self, batch: Batch, progress: Progress | None = None, model: str | None = None) -> WriteResult:
@@ -60,7 +64,7 @@ class Writer:
         try:
             with self._store.write() as db:
                 config = self._begin(db, ready)
-                rows = self._insert(db, ready, range(len(batch)), time.time())
+                rows = self._insert(db, ready, range(len(batch)), time.time(), self._stored_blobs(db, ready))
                 self._mention(db, ready, rows, {})
         except apsw.ConstraintError as error:
             raise self._taken(batch, error) from error
@@ -194,9 +198,9 @@ class Writer:
         known: dict[bytes, bytes] = {}
         with self._store.snapshot() as db:
             for key in wanted:
-                blob = self._tables.vector_of_hash(db, key)
-                if blob is not None:
-                    known[key] = blob
+                found = self._tables.vector_of_hash(db, key)
+                if found is not None:
+                    (known[key],) = to_blobs(self._stored.decode(db, [found[0]], [found[1]]))
         new = [key for key in wanted if key not in known]
         if new:
             texts = [batch.texts[wanted[key][0]] or "" for key in new]
@@ -250,9 +254,14 @@ class Writer:
             self._tables.rebuild_words(db)
 
     def _insert(
-        self, db: apsw.Connection, ready: _Prepared, positions: Sequence[int], created: float | Sequence[float]
+        self,
+        db: apsw.Connection,
+        ready: _Prepared,
+        positions: Sequence[int],
+        created: float | Sequence[float],
+        blobs: dict[int, bytes],
     ) -> dict[str, int]:
-        """Write the batch's records at these positions as new rows; returns the row of each id."""
+        """Write the batch's records at these positions as new rows, with their blobs; returns the row of each id."""
         batch, now = ready.batch, time.time()
         first = self._tables.next_row(db)
         born = [created] * len(positions) if isinstance(created, float) else created
@@ -271,14 +280,15 @@ class Writer:
             )
             for i, p in enumerate(positions)
         ]
-        blobs = ((first + i, blob) for i, p in enumerate(positions) if (blob := ready.blobs[p]) is not None)
+        vectors = ((first + i, blobs[p]) for i, p in enumerate(positions) if p in blobs)
         tokens = ((first + i, blob) for i, p in enumerate(positions) if (blob := ready.tokens[p]) is not None)
-        self._tables.insert(db, records, blobs, tokens)
+        self._tables.insert(db, records, vectors, tokens)
         return {record.id: record.row for record in records}
 
     def _replace(self, db: apsw.Connection, ready: _Prepared, old: dict[str, StoredRecord]) -> WriteResult:
         """Write the batch over the records in old: not at all, in place, or as a new row, whichever is enough."""
         batch, now = ready.batch, time.time()
+        blobs = self._stored_blobs(db, ready)
         fresh: list[int] = []
         created: list[float] = []
         gone: dict[str, int] = {}
@@ -290,7 +300,7 @@ class Writer:
                 before is None
                 or before.text != batch.texts[position]
                 or self._tables.field_texts(before.metadata) != self._tables.field_texts(batch.metadata[position])
-                or not self._same_vector(db, before.row, ready, position)
+                or self._tables.vector(db, before.row) != blobs.get(position)
             ):
                 fresh.append(position)
                 alive = before is not None and not before.is_expired(now)
@@ -315,7 +325,7 @@ class Writer:
                 kept.append(after._replace(updated=now))
         self._tables.delete(db, list(gone.values()), keep_links=True)
         if fresh:
-            rows = self._insert(db, ready, fresh, created)
+            rows = self._insert(db, ready, fresh, created, blobs)
             self._tables.move_links(db, [(gone[id], row) for id, row in rows.items() if id in gone])
             self._mention(db, ready, rows, old)
         if kept:
@@ -347,8 +357,17 @@ class Writer:
         if mentions:
             self._tables.put_mentions(db, mentions)
 
-    def _same_vector(self, db: apsw.Connection, row: int, ready: _Prepared, position: int) -> bool:
-        return self._tables.vector(db, row) == ready.blobs[position]
+    def _stored_blobs(self, db: apsw.Connection, ready: _Prepared) -> dict[int, bytes]:
+        """By position, the bytes that a new row has for each record of the batch that has a vector."""
+        encoding = self._stored.encoding(db)
+        blobs = {p: blob for p, blob in enumerate(ready.blobs) if blob is not None}
+        if encoding.is_float32 or not blobs:
+            return blobs
+        given = list(blobs.values())
+        made = dict(zip(blobs, encoding.encode(from_blobs(given, len(given[0]) // 4))))
+        # What is kept is not decoded and encoded again: it might change by a step each time.
+        made.update({p: blob for p, (row, blob) in ready.kept.items() if row > encoding.done})
+        return made
 
     def _existing(self, db: apsw.Connection, batch: Batch) -> dict[str, StoredRecord]:
         old, now = self._tables.by_ids(db, batch.ids), time.time()
@@ -380,7 +399,10 @@ class Writer:
             elif not replace_metadata:
                 batch.metadata[position] = encode({**decode(before.metadata), **decode(batch.metadata[position])})
             if ready.blobs[position] is None:  # no vector given, no text embedded
-                ready.blobs[position] = self._tables.vector(db, before.row)
+                blob = self._tables.vector(db, before.row)
+                if blob is not None:
+                    ready.kept[position] = before.row, blob
+                    (ready.blobs[position],) = to_blobs(self._stored.decode(db, [before.row], [blob]))
                 ready.hashes[position] = before.hash
 
     def _check_parent(self, batch: Batch, old: dict[str, StoredRecord], parent: str) -> None:

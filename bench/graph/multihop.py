@@ -6,9 +6,7 @@ kinds whose nodes have been exchanged at random, so that it means nothing.
 
 from __future__ import annotations
 
-import csv
 import gzip
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,10 +16,11 @@ from typing import Any
 import numpy as np
 
 import vecdb
-from bench.data import Vectors, data_folder, embedded
+from bench.data import Vectors, data_folder
+from bench.retrieval import sets
 from vecdb.index.adjacency import Adjacency
 
-BETAS = (0.0, 0.15, 0.3, 0.6)
+BETAS = (0.0, 0.15, 0.3, 0.45, 0.6)
 KINDS: dict[str, tuple[str, ...]] = {
     "semantic": ("semantic",),
     "entity": ("entity",),
@@ -120,25 +119,13 @@ def _outcome(docs: vecdb.Collection, questions: Questions, mode: str, graph: Map
 
 
 def _loaded() -> tuple[vecdb.Collection, Questions]:
-    folder = data_folder() / "multihop" / "hotpot-musique"
-    lines = {name: _json_lines(folder / f"{name}.jsonl.gz") for name in ("corpus", "queries")}
-    texts = [f"{line['title']}\n{line['text']}" for line in lines["corpus"]]
-    asked = [str(line["text"]) for line in lines["queries"]]
-    checksum = hashlib.sha256("\0".join([*texts, *asked]).encode()).hexdigest()
-    _, vectors = embedded("hotpot-musique", checksum, [*texts, *asked])
+    judged = sets.load("hotpot-musique")
+    vectors, asked = sets.vectors_of(judged)
+    with gzip.open(data_folder() / "multihop" / "hotpot-musique" / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
+        texts = [f"{line['title']}\n{line['text']}" for line in map(json.loads, lines)]
     docs = vecdb.open(":memory:", background=False).collection("passages", dimension=vectors.shape[1])
-    docs.add(ids=[line["_id"] for line in lines["corpus"]], texts=texts, vectors=np.array(vectors[: len(texts)]))
+    docs.add(ids=judged.ids, texts=texts, vectors=vectors)
     docs.link_entities(names_in)
     docs.optimize()
-    wanted: dict[str, set[str]] = {}
-    with (folder / "qrels" / "test.tsv").open() as file:
-        for line in csv.DictReader(file, delimiter="\t"):
-            if int(line["score"]) > 0:
-                wanted.setdefault(line["query-id"], set()).add(line["corpus-id"])
-    judged = [frozenset(wanted[line["_id"]]) for line in lines["queries"]]
-    return docs, Questions(asked, np.array(vectors[len(texts) :]), judged)
-
-
-def _json_lines(path: Any) -> list[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    wanted = [frozenset(id for id, grade in judged.qrels[query].items() if grade > 0) for query in judged.queries]
+    return docs, Questions(list(judged.queries.values()), asked, wanted)

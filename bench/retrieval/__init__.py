@@ -5,9 +5,11 @@ What is learned is learned on the other collections only, and never on one of th
 
 sets.py         the collections, their vectors and lists, kept in the cache
 candidates.py   BM25 and dense lists of other systems over MS MARCO (DL19, DL21)
+weakened.py     the same with one list made worse, to learn from
 peers.py        bm25s, and vstash itself
 measure.py      ways of joining, nDCG@10 and recall@100
 study.py        what is learned and compared: the lines of results
+answers.py      whether a search says that it found nothing
 latency.py      what a hybrid query costs
 show.py         tables and a picture
 run.py          the command line

@@ -32,7 +32,7 @@ def candidate_lists(name: str, vector_run: str, text_run: str = "bm25") -> Lists
         ]
         queries.append(QueryLists(id, text, *columns[0], *columns[1], known.stems, np.array(known.frequencies)))
         judgements.append({place[d]: grade for d, grade in grades[id].items()})
-    return Lists(f"{name} ({vector_run} + {text_run})", len(judged.ids), queries, judgements)
+    return Lists(f"{name} ({vector_run} + {text_run})", name, len(judged.ids), queries, judgements)
 
 
 def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from bench.machine import describe_run, result_path, results_folder, version_of
 from bench.report import show_markdown, show_tables
-from bench.retrieval.sets import NAMES
+from bench.retrieval.sets import NAMES, Judged, Lists
 
 Line = dict[str, Any]
 
@@ -41,10 +42,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _measured(given: argparse.Namespace) -> list[Line]:
-    from bench.retrieval import latency, study
-    from bench.retrieval.candidates import candidate_lists
+    from bench.retrieval import answers, latency, study
     from bench.retrieval.peers import installed
-    from bench.retrieval.sets import lists_of, load
+    from bench.retrieval.sets import load
+    from bench.retrieval.weakened import weakened
 
     described = {**describe_run("retrieval"), "bm25s": version_of("bm25s"), "vstash": version_of("vstash")}
     path = result_path(given.out or results_folder(whole=given.is_whole), "retrieval")
@@ -56,19 +57,18 @@ def _measured(given: argparse.Namespace) -> list[Line]:
 
     if given.sets:
         judged = {name: load(name) for name in given.sets}
-        lists = {name: lists_of(one) for name, one in judged.items()}
-        lessons = [study.lesson_of(one) for one in lists.values()]
-        for name, one in lists.items():
-            learned = study.learned_elsewhere(name, lessons)
-            peers = installed(judged[name], with_vstash=given.vstash)
-            for line in study.lines_of(one, learned, study.compared(one, learned, peers)):
-                keep("set", line)
-            _say(f"{name}: {len(one.queries)} queries")
-        for name, run in _CANDIDATES if given.candidates else ():
-            one = candidate_lists(name, run)
-            learned = study.learned_elsewhere(name, lessons)
-            for line in study.lines_of(one, learned, study.compared(one, learned)):
-                keep("candidates", line)
+        lessons = [study.lesson_of(one) for one in _all_lists(judged, given.candidates)]
+        weaker = [study.lesson_of(one) for known in judged.values() for one in weakened(known)]
+        for lesson in lessons:
+            lists = lesson.lists
+            learned = study.learned_elsewhere(lists, lessons, weaker)
+            is_set = lists.name == lists.source
+            peers = installed(judged[lists.source], with_vstash=given.vstash) if is_set else {}
+            for line in study.lines_of(lists, learned, *study.compared(lesson, learned, peers)):
+                keep("set" if is_set else "candidates", line)
+            _say(f"{lists.name}: {len(lists.queries)} queries")
+        for line in answers.lines_of(answers.signs_of_all(judged)) if len(judged) > 2 else ():
+            keep("answers", line)
     if given.latency:
         for line in latency.measure(_LATENCY_ROWS, _LATENCY_QUESTIONS):
             keep("latency", line)
@@ -76,25 +76,43 @@ def _measured(given: argparse.Namespace) -> list[Line]:
     return lines
 
 
-def _learn(names: Sequence[str]) -> None:
-    """Learn the lean that ships, from all collections, and print the module that holds it."""
-    from bench.retrieval import study
-    from bench.retrieval.sets import lists_of, load
-    from vecdb.query.fusion.features import NAMES as FEATURES
-    from vecdb.query.fusion.learning import learn
+def _all_lists(judged: Mapping[str, Judged], candidates: bool) -> list[Lists]:
+    from bench.retrieval.candidates import candidate_lists
+    from bench.retrieval.sets import lists_of
 
-    lean = learn([study.lesson_of(lists_of(load(name))).examples for name in names])
+    of_others = [candidate_lists(name, run) for name, run in _CANDIDATES] if candidates else []
+    return [*(lists_of(one) for one in judged.values()), *of_others]
+
+
+def _learn(names: Sequence[str]) -> None:
+    """Learn what ships, from all collections: print the module that holds the leans, and say the rest."""
+    from bench.retrieval import answers, study
+    from bench.retrieval.sets import load
+    from bench.retrieval.weakened import weakened
+    from vecdb.query.fusion.features import NAMES as FEATURES
+
+    judged = {name: load(name) for name in names}
+    for kind, found in answers.signs_of_all(judged).items():
+        _say(f"for vecdb/relevance.py, by {kind}: {tuple(round(value, 3) for value in answers.learned(found))}")
+    lists = _all_lists(judged, candidates=True)
+    weaker = [study.lesson_of(one) for known in judged.values() for one in weakened(known)]
+    fitted, unfitted = study.leans([study.lesson_of(one) for one in lists], weaker)
     print(
-        f'"""What `python -m bench retrieval --learn` learned from {len(names)} judged collections:\n\n{", ".join(names)}.\n"""\n'
+        f'"""What `python -m bench retrieval --learn` learned from {len(lists)} judged pairs of lists, and weakened ones:\n\n'
+        f'{fill(", ".join(one.name for one in lists), 110)}.\n"""\n'
     )
-    print("from vecdb.query.fusion.adaptive import Lean\n\nLEAN = Lean(")
-    print(f"    bias={lean.bias:.6g},")
-    for field in ("slopes", "means", "deviations"):
-        print(f"    {field}=(")
-        for feature, value in zip(FEATURES, getattr(lean, field)):
-            print(f"        {value:.6g},  # {feature}")
-        print("    ),")
-    print(")")
+    print("from vecdb.query.fusion.adaptive import Lean")
+    for name, why, lean in (
+        ("LEAN", "for a collection whose usual queries are known", fitted),
+        ("UNFITTED", "for any other", unfitted),
+    ):
+        print(f"\n# {why}\n{name} = Lean(\n    bias={lean.bias:.6g},")
+        for field in ("slopes", "means", "deviations"):
+            print(f"    {field}=(")
+            for feature, value in zip(FEATURES, getattr(lean, field)):
+                print(f"        {value:.6g},  # {feature}")
+            print("    ),")
+        print(")")
 
 
 def _say(text: str) -> None:

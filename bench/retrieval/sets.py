@@ -19,6 +19,7 @@ from bench.data import CACHE, data_folder
 from vecdb.query.fusion import Evidence
 
 DEPTH = 1_000
+_LISTS = 2  # a change of what either list is makes them anew
 
 # (id of a query) -> (what the ids of its documents begin with). LoCoMo's questions are each about one conversation.
 _WITHIN: dict[str, Callable[[str], str]] = {"locomo": lambda query: query.partition("/")[0] + "/"}
@@ -43,7 +44,11 @@ NAMES = (
 )
 # Their judgements are of the same queries, or of queries made by the same people over the same texts: none of a family
 # learns for another of it.
-FAMILIES = ({"msmarco-dl19", "msmarco-dl21"},)
+FAMILIES = (frozenset({"msmarco-dl19", "msmarco-dl21"}),)
+
+
+def family_of(name: str) -> frozenset[str]:
+    return next((family for family in FAMILIES if name in family), frozenset({name}))
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,18 @@ class QueryLists:
 
 @dataclass(frozen=True)
 class Lists:
+    """source: the collection whose queries and documents these are; name: what it is called where it has several lists."""
+
     name: str
+    source: str
     documents: int
     queries: list[QueryLists]
     grades: list[dict[int, int]]  # of each query: judged documents by position
+
+    @property
+    def family(self) -> frozenset[str]:
+        """The collections that these must not learn from."""
+        return family_of(self.source)
 
 
 def load(name: str) -> Judged:
@@ -128,14 +141,22 @@ def vectors_of(judged: Judged) -> tuple[NDArray[np.float32], NDArray[np.float32]
 
 def lists_of(judged: Judged) -> Lists:
     """Both first stages' lists for every query; made on first use by vecdb's engine."""
-    path = _cached(judged, "lists", "npz")
-    if not path.exists():
-        documents, queries = vectors_of(judged)
-        _save(path, **_packed(make_lists(judged, documents, queries)))
+    return lists_from(judged, cached_lists(judged, "", lambda: make_lists(judged, *vectors_of(judged))))
+
+
+def lists_from(judged: Judged, queries: list[QueryLists], name: str | None = None) -> Lists:
     place = {id: i for i, id in enumerate(judged.ids)}
-    grades = [{place[d]: g for d, g in judged.qrels[id].items()} for id in judged.queries]
+    grades = [{place[d]: g for d, g in judged.qrels[query.id].items()} for query in queries]
+    return Lists(name or judged.name, judged.name, len(judged.ids), queries, grades)
+
+
+def cached_lists(judged: Judged, what: str, make: Callable[[], list[QueryLists]]) -> list[QueryLists]:
+    """Lists of these queries; made on first use, and kept under the name of what they are."""
+    path = _cached(judged, f"lists{_LISTS}{what}", "npz")
+    if not path.exists():
+        _save(path, **_packed(make()))
     with np.load(path) as saved:
-        return Lists(judged.name, len(judged.ids), _unpacked(saved, judged.queries), grades)
+        return _unpacked(saved, judged.queries)
 
 
 def make_lists(
@@ -146,6 +167,7 @@ def make_lists(
     from vecdb.query.request import Query, SearchOptions
 
     made = []
+    queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)  # as a search does before it asks the engine
     with vecdb.open(":memory:") as db:
         docs = db.collection("judged")
         docs.add(ids=judged.ids, texts=judged.texts, vectors=documents, metadata=[_part(id) for id in judged.ids])

@@ -22,6 +22,7 @@ _WAYS = (
     "vstash",
     "adaptive, unfitted",
     OWN,
+    "adaptive, labels",
     "oracle, rrf",
     "oracle, scores",
 )
@@ -37,6 +38,9 @@ def tables(lines: Sequence[Line]) -> list[Table]:
     of_candidates = [line for line in lines if line["part"] == "candidates"]
     if of_candidates:
         found += [_means(of_candidates, "nDCG@10"), _way(of_candidates)]
+    of_answers = [line for line in lines if line["part"] == "answers"]
+    if of_answers:
+        found.append(_answers(of_answers))
     of_latency = [line for line in lines if line["part"] == "latency"]
     return [*found, _latency(of_latency)] if of_latency else found
 
@@ -138,6 +142,32 @@ def _way(lines: Sequence[Line]) -> Table:
         rows.append((Cell(name), Cell(f"{own:.4f}"), *parts))
     header = ("lists", "adaptive", "of the way, constant to oracle, rrf", "likewise, scores")
     return Table("How far adaptive goes from the best constant to the oracle (nDCG@10)", header, tuple(rows))
+
+
+def _answers(lines: Sequence[Line]) -> Table:
+    measures = ("auc", "ece", "answered", "refused", "auc_unanswerable", "refused_unanswerable")
+    rows = [
+        (Cell(line["set"]), Cell(line["by"]), *(Cell(f"{line[measure]:.3f}") for measure in measures)) for line in lines
+    ]
+    for kind in dict.fromkeys(line["by"] for line in lines):
+        of = [line for line in lines if line["by"] == kind]
+        means = (sum(line[measure] for line in of) / len(of) for measure in measures)
+        rows.append((Cell(f"mean of {len(of)}"), Cell(kind), *(Cell(f"{mean:.3f}") for mean in means)))
+    header = (
+        "no answer",
+        "by",
+        "area",
+        "calibration error",
+        "own answered",
+        "foreign refused",
+        "area, taken out",
+        "refused",
+    )
+    return Table(
+        "Telling foreign questions from own ones, and own ones from those whose documents were taken out",
+        header,
+        tuple(rows),
+    )
 
 
 def _latency(lines: Sequence[Line]) -> Table:

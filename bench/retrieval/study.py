@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from bench.retrieval.measure import Ranker, by_fusion, by_text, by_vector, evaluate, given
-from bench.retrieval.sets import FAMILIES, Lists
+from bench.retrieval.sets import Lists
 from vecdb.evaluation import Evaluation, paired_bootstrap
-from vecdb.query.fusion import Adaptive, Fusion, Rrf, Vstash, ZScore
-from vecdb.query.fusion.features import agreement
-from vecdb.query.fusion.fitting import tendency_of
-from vecdb.query.fusion.learning import WEIGHTS, Example, curve, example, learn
+from vecdb.query.fusion import Adaptive, Fusion, Lean, Rrf, Vstash, ZScore
+from vecdb.query.fusion.features import features
+from vecdb.query.fusion.fitting import usual_of
+from vecdb.query.fusion.learning import WEIGHTS, Example, Floats, curve, example, learn, learn_on
 
 Line = dict[str, Any]
 
@@ -22,20 +22,24 @@ OWN = "adaptive"
 SINGLE = ("dense", "bm25")
 MOST_HARM = 0.002  # in nDCG@10, below the better single list
 _K = 10
+_WEAKENED = 0.25  # what a collection's four weakened forms count each, beside itself
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one collection teaches the others. examples: for the adaptive fusion; rrf: (Q, 21) curves of reciprocal ranks."""
+    """What one collection teaches the others. fitted, unfitted: examples, with what its other queries are like and without; rrf:
+    (Q, 21) curves of reciprocal ranks.
+    """
 
-    name: str
-    examples: list[Example]
-    rrf: np.ndarray[Any, np.dtype[np.float64]]
+    lists: Lists
+    fitted: list[Example]
+    unfitted: list[Example]
+    rrf: Floats
 
     @property
-    def scores(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def scores(self) -> Floats:
         """(Q, 21) curves of scores in deviations."""
-        return np.array([example.curve for example in self.examples])
+        return np.array([example.curve for example in self.fitted])
 
 
 @dataclass(frozen=True)
@@ -44,82 +48,100 @@ class Learned:
 
     rrf_text: float
     scores_text: float
-    adaptive: Adaptive
+    lean: Lean
+    unfitted: Lean
 
 
 def lesson_of(lists: Lists) -> Lesson:
-    examples, rrf = [], []
-    tendency = float(np.mean(agreements(lists)))
+    fitted, unfitted, rrf = [], [], []
+    usual = usual_of_others(lists)
     for query, grades in zip(lists.queries, lists.grades):
         (vector, text), _ = given(query, _K, Adaptive().pool(_K + 1), lists.documents)
-        examples.append(example(vector, text, grades, tendency))
+        fitted.append(example(vector, text, grades, usual[query.id]))
+        unfitted.append(replace(fitted[-1], features=features(vector, text)))
         added = [1.0 / (60.0 + np.arange(1, len(ranking) + 1)) for ranking in (vector, text)]
         rrf.append(curve(vector, text, added, grades))
-    return Lesson(lists.name, examples, np.array(rrf))
+    return Lesson(lists, fitted, unfitted, np.array(rrf))
 
 
-def agreements(lists: Lists) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(Q,) of each query's two lists. No judgement goes into it."""
+def usual_of_others(lists: Lists) -> dict[str, tuple[float, ...]]:
+    """For each query id what the other half of the queries are like. No judgement goes into it."""
     pairs = (given(query, _K, Adaptive().pool(_K + 1), lists.documents)[0] for query in lists.queries)
-    return np.array([agreement(vector, text) for vector, text in pairs])
-
-
-def fitted(lists: Lists, learned: Adaptive) -> dict[str, Adaptive]:
-    """For each query id the adaptive fusion with the tendency of the other half of the queries, whose answers it never saw."""
-    found = agreements(lists)
+    found = np.array([features(vector, text) for vector, text in pairs])
     halves = np.arange(len(found)) % 2
-    tendencies = [tendency_of(found[halves != half].tolist()) for half in (0, 1)]
-    return {
-        query.id: replace(learned, tendency=tendencies[half]) for query, half in zip(lists.queries, halves.tolist())
-    }
+    usual = [usual_of(found[halves != half]) for half in (0, 1)]
+    return {query.id: usual[half] for query, half in zip(lists.queries, halves.tolist())}
 
 
-def learned_elsewhere(name: str, lessons: Sequence[Lesson]) -> Learned:
-    """From all lessons but this collection's own and its family's."""
-    family: set[str] = next((known for known in FAMILIES if name in known), {name})
-    others = [lesson for lesson in lessons if lesson.name not in family]
+def learned_elsewhere(lists: Lists, lessons: Sequence[Lesson], weakened: Sequence[Lesson]) -> Learned:
+    """From all lessons but this collection's own and its family's. The weakened ones teach the leans alone."""
+    others = [lesson for lesson in lessons if lesson.lists.source not in lists.family]
+    fitted, unfitted = leans(others, [lesson for lesson in weakened if lesson.lists.source not in lists.family])
     return Learned(
         best_constant([lesson.rrf for lesson in others]),
         best_constant([lesson.scores for lesson in others]),
-        Adaptive(lean=learn([lesson.examples for lesson in others])),
+        fitted,
+        unfitted,
     )
 
 
-def best_constant(curves: Sequence[np.ndarray[Any, np.dtype[np.float64]]]) -> float:
+def leans(lessons: Sequence[Lesson], weakened: Sequence[Lesson]) -> tuple[Lean, Lean]:
+    """For collections whose usual queries are known, and for others."""
+    teaching = [*lessons, *weakened]
+    weights = [1.0] * len(lessons) + [_WEAKENED] * len(weakened)
+    return learn([one.fitted for one in teaching], weights), learn([one.unfitted for one in teaching], weights)
+
+
+def best_constant(curves: Sequence[Floats]) -> float:
     """The text list's weight with the best mean over collections of their means."""
     return float(WEIGHTS[int(np.argmax(np.mean([of.mean(axis=0) for of in curves], axis=0)))])
 
 
 def fusions(learned: Learned) -> dict[str, Fusion]:
-    """Every way of joining two lists, by name. Constants were chosen on the other collections."""
+    """Every way of joining two lists that knows nothing of the collection, by name. Constants were chosen on the others."""
     return {
         "rrf": Rrf(),
         "rrf, constant": Rrf(weights=(1 - learned.rrf_text, learned.rrf_text)),
         "scores, constant": ZScore(weights=(1 - learned.scores_text, learned.scores_text)),
         "vstash's rule": Vstash(),
-        "adaptive, unfitted": learned.adaptive,
+        "adaptive, unfitted": Adaptive(lean=learned.unfitted),
     }
 
 
-def compared(lists: Lists, learned: Learned, peers: Mapping[str, Ranker] | None = None) -> dict[str, Evaluation]:
-    """Each way measured on one collection, and the best weight of each query that the judgements would choose."""
+def compared(
+    lesson: Lesson, learned: Learned, peers: Mapping[str, Ranker] | None = None
+) -> tuple[dict[str, Evaluation], Floats]:
+    """Each way measured on one collection, and the best weight of each query that the judgements would choose; and (Q,) the
+    weight of the text list that the adaptive fusion took.
+    """
+    lists = lesson.lists
     rankers: dict[str, Ranker] = {"dense": by_vector, "bm25": by_text, **(peers or {})}
     rankers |= {name: by_fusion(fusion, lists.documents) for name, fusion in fusions(learned).items()}
-    own = {id: by_fusion(fusion, lists.documents) for id, fusion in fitted(lists, learned.adaptive).items()}
-    rankers[OWN] = lambda query, k: own[query.id](query, k)
+    own = {id: Adaptive(usual, learned.lean) for id, usual in usual_of_others(lists).items()}
+    rankers[OWN] = lambda query, k: by_fusion(own[query.id], lists.documents)(query, k)
+    judged = learned_with_labels(lesson, learned.lean)
+    rankers["adaptive, labels"] = lambda query, k: by_fusion(judged[query.id], lists.documents)(query, k)
     found = {name: evaluate(lists, ranker) for name, ranker in rankers.items()}
-    lesson = lesson_of(lists)
     for name, curves in (("oracle, rrf", lesson.rrf), ("oracle, scores", lesson.scores)):
         best = dict(zip((query.id for query in lists.queries), curves.max(axis=1).tolist()))
         found[name] = Evaluation(
             {"nDCG@10": float(np.mean(list(best.values())))}, {q: {"nDCG@10": v} for q, v in best.items()}
         )
+    return found, learned.lean.text_weight(np.array([one.features for one in lesson.fitted]))
+
+
+def learned_with_labels(lesson: Lesson, lean: Lean) -> dict[str, Adaptive]:
+    """For each query id the adaptive fusion learned on with the judgements of the other half of the queries."""
+    queries, usual = lesson.lists.queries, usual_of_others(lesson.lists)
+    found = {}
+    for half in (0, 1):
+        others = learn_on(lean, lesson.fitted[1 - half :: 2])
+        found.update({query.id: Adaptive(usual[query.id], others) for query in queries[half::2]})
     return found
 
 
-def lines_of(lists: Lists, learned: Learned, found: Mapping[str, Evaluation]) -> Iterator[Line]:
+def lines_of(lists: Lists, learned: Learned, found: Mapping[str, Evaluation], text_weights: Floats) -> Iterator[Line]:
     """A line for each way: its means, and by how much the adaptive fusion is better, with a paired 95 % interval."""
-    weights = adaptive_weights(lists, learned.adaptive)
     for name, evaluation in found.items():
         line: Line = {
             "set": lists.name,
@@ -129,23 +151,13 @@ def lines_of(lists: Lists, learned: Learned, found: Mapping[str, Evaluation]) ->
             "means": evaluation.means,
         }
         if name == OWN:
-            line["text_weight"] = {"mean": float(weights.mean()), "sd": float(weights.std())}
+            line["text_weight"] = {"mean": float(text_weights.mean()), "sd": float(text_weights.std())}
         else:
             gain = paired_bootstrap(found[OWN], evaluation, "nDCG@10")
             line["adaptive_gain"] = {"mean": gain.difference, "low": gain.low, "high": gain.high, "p": gain.p_value}
         if name.endswith("constant"):
             line["text_weight"] = learned.rrf_text if name.startswith("rrf") else learned.scores_text
         yield line
-
-
-def adaptive_weights(lists: Lists, adaptive: Adaptive) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(Q,) of the text list."""
-    weights = []
-    own = fitted(lists, adaptive)
-    for query in lists.queries:
-        rankings, evidence = given(query, _K, adaptive.pool(_K + 1), lists.documents)
-        weights.append(own[query.id].shares(rankings, evidence)[0][1].weight)
-    return np.array(weights)
 
 
 def share_of_the_way(start: float, reached: float, end: float) -> float:

@@ -11,7 +11,7 @@ fashion      pictures: asked by the mean of one picture of each of several kinds
 movielens    a user's liked films: asked by the mean of half of them (factors of the others' ratings), relevant is the other half,
              sub-topics are their genres
 
-Text is embedded by the default model on first use, and kept in the cache.
+Text is embedded by the default model on first use, and kept in the cache; documents are those of `bench retrieval`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from bench import ROOT
 from bench.data import CACHE, data_folder
+from bench.retrieval import sets
 from bench.select.measures import Facets
 
 Vectors = NDArray[np.float32]
@@ -87,7 +88,7 @@ def _compound(folder: str, least_grade: int) -> Callable[[str], FacetSet]:
         asked = [rng.choice(able, size=_PARTS, replace=False).tolist() for _ in range(_COMPOUNDS)]
         texts = [" ".join(queries[part] for part in parts) for parts in asked]
         facets = [_merged((part, judged[part]) for part in parts) for parts in asked]
-        return _text_set(name, documents, texts, facets)
+        return _text_set(name, folder, documents, texts, facets)
 
     return make
 
@@ -129,7 +130,7 @@ def _hotpot(name: str) -> FacetSet:
     _, documents, queries, judged = _judged("../multihop/hotpot-musique", 1)
     ids = [id for id in queries if len(judged.get(id, ())) > 1]
     facets = [{row: {str(row)} for row in judged[id]} for id in ids]
-    return _text_set(name, documents, [queries[id] for id in ids], facets)
+    return _text_set(name, "hotpot-musique", documents, [queries[id] for id in ids], facets)
 
 
 def _locomo(name: str) -> FacetSet:
@@ -140,7 +141,7 @@ def _locomo(name: str) -> FacetSet:
     ids = [id for id in queries if len(judged.get(id, ())) > 1]
     within = [np.array(of_conversation[id.split("/")[0]]) for id in ids]
     facets = [{row: {str(row)} for row in judged[id]} for id in ids]
-    return _text_set(name, documents, [queries[id] for id in ids], facets, within)
+    return _text_set(name, "locomo", documents, [queries[id] for id in ids], facets, within)
 
 
 def _judged(folder: str, least_grade: int) -> tuple[dict[str, int], list[str], dict[str, str], dict[str, list[int]]]:
@@ -169,12 +170,16 @@ def _judged(folder: str, least_grade: int) -> tuple[dict[str, int], list[str], d
 
 def _text_set(
     name: str,
+    judged: str,
     documents: list[str],
     questions: list[str],
     facets: Sequence[Facets],
     within: Sequence[NDArray[np.int64]] | None = None,
 ) -> FacetSet:
-    vectors, asked = _embedded(name, documents), _embedded(f"{name}-questions", questions)
+    of_judged = sets.load(judged)
+    row = {text: place for place, text in enumerate(of_judged.texts)}
+    vectors = _unit(sets.vectors_of(of_judged)[0][[row[text] for text in documents]])
+    asked = _embedded(f"{name}-questions", questions)
     rows = within or [None] * len(questions)
     return FacetSet(name, vectors, [Asked(*parts) for parts in zip(asked, facets, rows)])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vecdb.errors import InvalidInput
 from vecdb.index.adjacency import Adjacency
@@ -105,6 +107,32 @@ def test_a_new_node_gets_what_a_whole_run_with_it_would_give_it() -> None:
     nobody, known = before.extended(np.array([800]), Adjacency.of(801, np.zeros(0, int), np.zeros(0, int), np.zeros(0)))
     assert not known.any()
     assert not nobody.any()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.booleans())
+def test_new_nodes_are_what_the_formula_says_worked_out_row_by_row(seed: int, count: int, normalise: bool) -> None:
+    """N_r of a new node is the weighted mean of its old neighbours' N_{r-1}; edges among new nodes tell nothing."""
+    rng = np.random.default_rng(seed)
+    graph = graph_of(seed, nodes=20, edges=60)
+    config = FastRPConfig(dimension=8, weights=(1.0, 0.0, 0.5), normalise=normalise)
+    before = embed(graph, config, dtype=np.float64)
+    edges = [
+        (int(rng.integers(count)), int(rng.integers(count + 20)), float(rng.integers(1, 9))) for _ in range(3 * count)
+    ]
+    ends = [np.array(column) for column in zip(*edges)]
+    vectors, known = before.extended(np.arange(100, 100 + count), Adjacency.of(count + 20, *ends))  # type: ignore[arg-type]
+    for node in range(count):
+        own = [(target - count, weight) for source, target, weight in edges if source == node and target >= count]
+        assert known[node] == bool(own)
+        if not own:
+            assert not vectors[node].any()
+            continue
+        total = np.zeros(8)
+        for r, alpha in enumerate(config.weights):
+            level = sum(weight * before.powers[r][old] for old, weight in own) / sum(weight for _, weight in own)
+            length = float(np.linalg.norm(level)) if normalise else 1.0
+            total += alpha * level / (length or 1.0)
+        assert np.abs(vectors[node] - (total - before.mean) / before.deviation).max() < 1e-6
 
 
 def test_an_old_node_extended_by_its_own_edges_is_itself() -> None:

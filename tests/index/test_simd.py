@@ -39,7 +39,20 @@ def over_rows(loop: Any) -> Callable[[Rows, Rows, Any], None]:
     return run
 
 
-NAMES = ["dot_codes", "dot_nibbles", "hamming", "dot_floats", "l2_floats", "dot_halves", "l2_halves"]
+NAMES = [
+    "dot_codes",
+    "dot_nibbles",
+    "hamming",
+    "dot_floats",
+    "l2_floats",
+    "dot_halves",
+    "l2_halves",
+    "dot_bytes",
+    "dot_pairs",
+    "dot_e4m3",
+    "dot_e5m2",
+    "dot_bfloats",
+]
 FAST = {name: over_rows(getattr(simd, name)) for name in NAMES}
 PLAIN = {name: over_rows(getattr(simd, f"plain_{name}")) for name in NAMES}
 
@@ -131,6 +144,69 @@ def test_a_key_goes_to_its_place_and_pushes_out_the_last(data: st.DataObject, ca
         room[:size] = known
         loop(room[:capacity], size, min(size, capacity - 1), key)
         assert room[: len(want)].tolist() == want
+
+
+@pytest.mark.parametrize("width", [*WIDTHS, 64, 130])
+def test_products_of_bytes_and_pairs_take_any_length_and_leave_what_stands_behind(width: int) -> None:
+    codes = bytes_of(width + 3, np.uint8)
+    for query in bytes_of(width, np.int8):
+        want = codes[:, :width].astype(np.int64) @ query.astype(np.int64)
+        for found in results("dot_bytes", codes, query, np.int32):
+            assert np.array_equal(found, want)
+    numbers = np.concatenate([codes[:, :width] & 15, codes[:, :width] >> 4], axis=1).astype(np.int64)
+    for query in bytes_of(2 * width, np.int8):
+        for found in results("dot_pairs", codes, query, np.int32):
+            assert np.array_equal(found, numbers @ query.astype(np.int64))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+@pytest.mark.parametrize("words", [1, 2, 6])
+def test_products_of_planes_are_those_of_the_numbers_whose_bits_they_are(words: int, bits: int) -> None:
+    @njit
+    def fast(matrix, planes, bits, out):
+        for row in range(matrix.shape[0]):
+            out[row] = simd.dot_planes(matrix, row, planes, bits)
+
+    random = np.random.default_rng(words)
+    numbers = random.integers(0, 2**bits, (9, 64 * words)).astype(np.uint8)
+    packed = [np.packbits((numbers >> bit) & 1, axis=1, bitorder="little") for bit in range(bits)]
+    matrix = np.concatenate([*packed, random.integers(0, 256, (9, 6), np.uint8)], axis=1)
+    for query in bytes_of(64 * words, np.int8):
+        bytes_ = query.view(np.uint8)
+        planes = np.stack([np.packbits((bytes_ >> bit) & 1, bitorder="little").view("<u8") for bit in range(8)], axis=1)
+        want = numbers.astype(np.int64) @ query.astype(np.int64)
+        found, plain = np.empty(9, np.int64), np.empty(9, np.int64)
+        fast(matrix, planes, bits, found)
+        for row in range(9):
+            plain[row] = simd.plain_dot_planes(matrix, row, planes, bits)
+        assert np.array_equal(found, want)
+        assert np.array_equal(plain, want)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_products_of_short_floats_are_close(width: int) -> None:
+    random = np.random.default_rng(width)
+    query = random.standard_normal(width).astype(np.float32)
+    codes = random.integers(0, 256, (9, width + 1), np.uint8)
+    for name, numbers in (("dot_e4m3", float8(4, 3, 0x7E) / 256), ("dot_e5m2", float8(5, 2, 0x7B))):
+        finite = np.where(np.isfinite(numbers[codes]), codes, 0).astype(np.uint8)
+        want = numbers[finite[:, :width]] @ query.astype(np.float64)
+        for found in results(name, finite, query, np.float32):
+            assert found == pytest.approx(want, rel=1e-4, abs=1e-5 * np.abs(numbers[finite]).max() * width)
+    words = random.standard_normal((9, width)).astype(np.float32).view(np.uint32) >> 16
+    want = (words << 16).astype(np.uint32).view(np.float32).astype(np.float64) @ query
+    for found in results("dot_bfloats", words.astype(np.uint16), query, np.float32):
+        assert found == pytest.approx(want, rel=1e-4, abs=1e-4)
+
+
+def float8(exponent_bits: int, mantissa_bits: int, finite: int) -> Rows:
+    """(256,): what each code stands for, by the format; infinity where it is no finite number."""
+    codes = np.arange(256)
+    exponents, mantissas = codes >> mantissa_bits & 2**exponent_bits - 1, codes & 2**mantissa_bits - 1
+    sizes = (mantissas / 2**mantissa_bits + (exponents > 0)) * 2.0 ** (
+        np.maximum(exponents, 1) - 2 ** (exponent_bits - 1) + 1
+    )
+    return np.where(codes & 127 > finite, np.inf, np.where(codes & 128, -sizes, sizes))
 
 
 @njit

@@ -38,6 +38,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"mode": "hybrid", "fusion": "weighted", "group_by": "n", "select": "mmr", "min_score": 0.0},
     {"mode": "text", "fuzzy": True},
     {"mode": "text", "syntax": "query"},
+    {"prefetch": [{"mode": "text"}, {"mode": "vector"}], "boosts": [{"where": {"n": 1}, "weight": 2}]},
+    {"prefetch": [{"mode": "text", "k": 9}], "mode": "hybrid", "where": {"n": {"$lt": 3}}},
 ]
 
 
@@ -59,7 +61,7 @@ def test_a_search_goes_the_way_that_was_planned(path: Path, options: dict[str, A
     if "vector" in planned:
         engine = {"sqlite": "sqlite scan", "exact": "scan"}[done["vector"].detail["engine"]]
         assert planned["vector"].way == engine
-        if is_warm:
+        if is_warm and "prefetch" not in options:
             assert planned["vector"].cost == done["vector"].detail["distances"]
     if "where" in options:
         assert planned["filter"].detail == {"matching": 18, "records": 60, "selectivity": 0.3}
@@ -67,11 +69,11 @@ def test_a_search_goes_the_way_that_was_planned(path: Path, options: dict[str, A
 
 def test_frequencies_are_the_same_before_and_after_loading(db: vecdb.Database) -> None:
     collection = filled(db)
-    cold = stages(collection.explain("ants and bees", synonyms={"bee": ["elk"]}))["text"]
+    cold = stages(collection.explain("ants beside bees", synonyms={"bee": ["elk"]}))["text"]
     collection.warm()
-    warm = stages(collection.explain("ants and bees", synonyms={"bee": ["elk"]}))["text"]
+    warm = stages(collection.explain("ants beside bees", synonyms={"bee": ["elk"]}))["text"]
     assert (cold.way, warm.way) == ("fts5", "memory")
-    assert cold.detail["terms"] == warm.detail["terms"] == {"ant": 24, "and": 0, "bee": 24, "elk": 24}
+    assert cold.detail["terms"] == warm.detail["terms"] == {"ant": 24, "besid": 0, "bee": 24, "elk": 24}
     assert cold.cost == warm.cost == 72
     assert warm.detail["weights"] == {"elk": 0.5}
     assert stages(collection.explain("antz", fuzzy=True))["text"].detail["terms"] == {"antz": 0, "ant": 24}
@@ -102,6 +104,24 @@ def test_a_plan_says_who_embeds(db: vecdb.Database) -> None:
     assert plan.stages[0].way == "words-16"
     assert "embed: words-16, because the query is text and the collection has a model" in str(plan)
     assert collection._definition.embedder().name == "words-16"
+
+
+def test_prefetches_are_planned_as_a_tree(db: vecdb.Database) -> None:
+    collection = filled(db)
+    inner: dict[str, Any] = {"k": 7, "where": {"n": 1}, "prefetch": [{"mode": "text"}]}
+    plan = collection.explain("bee", vector=np.ones(8), prefetch=[inner, {"mode": "vector"}], where={"n": {"$lt": 5}})
+    first = stages(plan)["prefetch[0]"]
+    assert [stage.stage for stage in plan.stages] == ["filter", "prefetch[0]", "prefetch[1]", "fusion", "page"]
+    assert [stage.stage for stage in first.stages] == ["filter", "prefetch[0]", "page"]
+    assert first.stages[0].detail["matching"] == 6
+    assert [stage.stage for stage in first.stages[1].stages] == ["text", "page"]
+    lines = str(plan).splitlines()
+    assert [len(line) - len(line.lstrip()) for line in lines] == [0, 0, 4, 4, 8, 8, 4, 0, 4, 4, 0, 0]
+    by_examples = collection.explain(recommend={"positive": ["1"], "negative": ["2", "3"], "strategy": "best_score"})
+    assert (by_examples.stages[0].way, by_examples.stages[0].cost) == ("scan", 180)
+    assert stages(collection.explain(recommend={"positive": ["1"]}))["vector"].detail["candidates"] == 12
+    with pytest.raises(vecdb.ModelUnavailable):
+        collection.explain("bee", prefetch=[{"mode": "vector"}])
 
 
 def test_what_cannot_be_searched_cannot_be_planned(db: vecdb.Database) -> None:

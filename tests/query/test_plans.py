@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from recompute import recomputed
 
 import vecdb
+from vecdb import SearchPlan
 from vecdb.query.fusion import FUSIONS, Rrf, Weighted
 from vecdb.query.retrieval import Found, Retrieval
 from vecdb.query.selection import Coverage, Dpp, KCenter, Mmr
@@ -69,6 +71,59 @@ SELECTS = st.sampled_from(
         Dpp(0.5, pool=6),
     ]
 )
+
+
+BOOSTS: list[dict[str, Any]] = [
+    {"where": {"even": True}, "weight": 1.5},
+    {"where": {"n": {"$lt": 9}}, "weight": 0.0},
+    {"where": {"even": False}, "weight": -0.3, "op": "add"},
+    {"field": "n", "modifier": "log1p", "weight": 0.2},
+    {"field": "absent", "modifier": "sqrt", "missing": 4, "op": "add"},
+    {"field": "n", "decay": "gauss", "origin": 10, "scale": 5},
+    {"field": "n", "decay": "linear", "origin": 0, "scale": 8, "weight": 0.5, "offset": 2, "at": 0.2},
+    {"field": "$created", "decay": "exp", "scale": "30d"},
+]
+# ID stands for a record that has a vector.
+EXAMPLES: list[dict[str, Any]] = [
+    {"recommend": {"positive": [[0.6, -0.3, 0.1, 0.5], "ID"], "negative": [[0.1, 0.2, 0.9, 0]]}},
+    {"recommend": {"positive": "ID", "negative": [[0.1, 0.2, 0.9, 0]], "strategy": "best_score"}},
+    {"recommend": {"negative": ["ID", [1, 1, 0, 0]], "strategy": "best_score"}},
+    {"discover": {"target": "ID"}},
+    {"discover": {"target": [1, 1, 0, 0], "context": [("ID", [0, 0, 1, 0]), ([1, 0, 0, 0], [0, 1, 0, 0])]}},
+    {"discover": {"context": [("ID", [0, 0, 1, 0])]}},
+]
+
+
+@st.composite
+def nested_plans(draw: st.DrawFn, nesting: int = 2) -> dict[str, Any]:
+    """Options of a search with prefetches, boosts and examples."""
+    plan = draw(plans())
+    plan["boosts"] = draw(st.lists(st.sampled_from(BOOSTS), max_size=3))
+    plan |= draw(st.sampled_from([{}, {}, *EXAMPLES]))
+    plan |= draw(st.sampled_from([{}, {}, {"graph": {"beta": 0.4}}]))
+    if nesting:
+        plan["prefetch"] = draw(st.lists(nested_plans(nesting=nesting - 1), max_size=3))
+        if plan["prefetch"] and draw(st.booleans()):
+            kinds = [name for name in FUSIONS if len(plan["prefetch"]) == 2 or name not in ("adaptive", "vstash")]
+            plan |= {"mode": "auto", "fusion": draw(st.sampled_from(kinds))}
+    if nesting < 2:
+        plan |= draw(st.sampled_from([{}, {"query": "plate flow"}, {"query": "drag", "vector": [0.0, 1.0, 0.2, 0.0]}]))
+        if "vector" in plan and ("recommend" in plan or "discover" in plan):
+            del plan["vector"]
+    return plan
+
+
+def with_examples(plan: Any, id: str) -> Any:
+    if isinstance(plan, dict):
+        return {name: with_examples(value, id) for name, value in plan.items()}
+    if isinstance(plan, list | tuple):
+        return type(plan)(with_examples(value, id) for value in plan)
+    return id if plan == "ID" else plan
+
+
+def asking(plan: dict[str, Any]) -> dict[str, Any]:
+    """Examples take the place of the vector."""
+    return {**plan, **({"query": "wing heat"} if "recommend" in plan or "discover" in plan else QUERIES)}
 
 
 @st.composite
@@ -131,6 +186,53 @@ def test_each_score_recomputes_from_the_trace(
         assert by_vector is None or by_vector == pytest.approx(float(hit.vector @ query), abs=1e-6)
 
 
+@settings(max_examples=150)
+@given(plan=nested_plans(), seed=st.integers(0, 7))
+def test_each_score_of_a_nested_plan_recomputes_from_the_trace(
+    collections: Callable[[int], vecdb.Collection], plan: dict[str, Any], seed: int
+) -> None:
+    collection = collections(seed)
+    plan = asking(with_examples(plan, having_vector(collection)))
+    hits = found(collection, plan)
+    for hit in hits:
+        assert hit.score == pytest.approx(recomputed(hit), abs=1e-6)
+        assert hit.score == hit.trace[-1].score
+    examples = [*plan.get("recommend", {}).values(), *plan.get("discover", {}).values()]
+    assert not set(hits.ids) & {one for given in examples for one in [given, *given] if isinstance(one, str)}
+    if not _reranks(plan):
+        data = SearchPlan.of(plan).as_data()
+        assert collection.search(plan=json.loads(json.dumps(data))).ids == hits.ids
+
+
+@settings(max_examples=40)
+@given(plan=nested_plans(), seed=st.integers(0, 7), number=st.integers(0, 59))
+def test_the_remedy_of_a_nested_plan_admits_the_record(
+    collections: Callable[[int], vecdb.Collection], plan: dict[str, Any], seed: int, number: int
+) -> None:
+    collection, id = collections(seed), f"r{number}"
+    plan = asking(with_examples(plan, having_vector(collection)))
+    hits = found(collection, plan)
+    why = collection.why_not(id, **plan)
+    assert (why.stage is None) == (id in hits.ids)
+    if why.change is not None:
+        assert id in collection.search(**{**plan, **why.change}).ids
+
+
+def found(collection: vecdb.Collection, plan: dict[str, Any]) -> vecdb.Hits:
+    try:
+        return collection.search(**plan)
+    except vecdb.ModelUnavailable:  # some part of it goes by a vector that it is not given
+        return reject()
+
+
+def having_vector(collection: vecdb.Collection) -> str:
+    return next(record.id for record in collection.scan(vectors=True) if record.vector is not None)
+
+
+def _reranks(plan: dict[str, Any]) -> bool:
+    return plan["rerank"] is not None or any(_reranks(step) for step in plan.get("prefetch", ()))
+
+
 @settings(max_examples=60)
 @given(plan=plans(), seed=st.integers(0, 7), number=st.integers(0, 59))
 def test_the_remedy_of_any_plan_admits_the_record(
@@ -165,6 +267,10 @@ KINDS = [
     "rerank",
     "fusion",
     "index",
+    "prefetch",
+    "prefetch filter",
+    "boosts",
+    "examples",
 ]
 
 
@@ -236,6 +342,19 @@ def injected(rng: random.Random) -> Miss:
         return "fusion", f"r{j}", {**options, "vector": [0.0, 1.0], "k": rng.randrange(j + 1, 40)}
     if kind == "index":
         return "index", id, {"mode": "vector", "k": SIZE}
+    if kind == "prefetch" and place > 2:
+        step = {"mode": mode, "k": rng.randrange(1, place - 1)}
+        outer = rng.choice([{}, {"mode": "vector"}, {"mode": "text"}])
+        return f"prefetch[0].{mode}", id, {**harmless, **outer, "k": SIZE, "prefetch": [step]}
+    if kind == "prefetch filter":
+        step = {"where": {"odd": i % 2 == 0}, "mode": mode, "k": SIZE}
+        return "prefetch[0].filter", id, {**harmless, "k": SIZE, "prefetch": [step]}
+    if kind == "boosts" and rank < SIZE:
+        boost = {"where": {"n": i}, **rng.choice([{"weight": 0.0}, {"weight": -2.0, "op": "add"}])}
+        return "boosts", id, {"mode": "vector", "k": rank, "candidates": SIZE, "boosts": [boost]}
+    if kind == "examples":
+        options = rng.choice([{"recommend": {"positive": [id]}}, {"discover": {"context": [("r0", id)]}}])
+        return "examples", id, {**options, "k": SIZE, "mode": "vector"}
     return injected(rng)
 
 
@@ -265,7 +384,8 @@ def test_why_not_names_the_stage_of_a_thousand_injected_misses(
     stages = set()
     for _ in range(1000):
         stage, id, options = injected(rng)
-        options = {"vector": [1.0, 0.0], **options}
+        if stage != "examples":
+            options = {"vector": [1.0, 0.0], **options}
         with monkeypatch.context() as patched:
             if stage == "index":
                 _make_blind(patched, int(id[1:]) + 1, rng.choice([SIZE + 50, 10**9]))
@@ -275,9 +395,12 @@ def test_why_not_names_the_stage_of_a_thousand_injected_misses(
             if why.stage != stage:
                 wrong.append((stage, id, options, why))
                 continue
-            if why.stage == "records":
+            if why.stage in ("records", "examples"):
                 continue
             assert why.change is not None, (id, options, why)
             assert id in line.search("word", **{**options, **why.change}).ids, (id, options, why)
     assert len(wrong) <= 10, wrong[:3]
-    assert stages == {*KINDS, "vector", "text"} - {"first", "blind", "pool"}
+    assert stages == {
+        *({*KINDS, "vector", "text"} - {"first", "blind", "pool", "prefetch", "prefetch filter"}),
+        *(f"prefetch[0].{stage}" for stage in ("vector", "text", "filter")),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from word_embedder import WordEmbedder
 
 import vecdb
+from vecdb.embedding.base import DEFAULT_MODEL
 from vecdb.query.fusion import FUSIONS, Adaptive, Rrf, Weighted
 from vecdb.query.selection import Coverage, Mmr
+from vecdb.relevance import no_answer
 from vecdb.rerank.base import Candidate, Ranked
 
 TEXTS = {
@@ -25,8 +28,7 @@ TEXTS = {
 }
 
 
-@pytest.fixture
-def collection(db: vecdb.Database) -> vecdb.Collection:
+def filled(db: vecdb.Database) -> vecdb.Collection:
     collection = db.collection("c", embed=WordEmbedder())
     collection.add(
         [
@@ -35,6 +37,11 @@ def collection(db: vecdb.Database) -> vecdb.Collection:
         ]
     )
     return collection
+
+
+@pytest.fixture
+def collection(db: vecdb.Database) -> vecdb.Collection:
+    return filled(db)
 
 
 class Backwards:
@@ -137,14 +144,96 @@ def test_text_and_vector_together_use_the_given_vector(collection: vecdb.Collect
     assert (step.stage, step.rank) == ("vector", 1)
 
 
+def test_hits_tell_how_likely_nothing_was_found(collection: vecdb.Collection) -> None:
+    cold = collection.search("noise of a duct", mode="text", k=3)
+    texts = [hit.text for hit in cold]
+    assert cold.no_answer == no_answer("noise of a duct", texts, None)
+    collection.warm()
+    warm = collection.search("noise of a duct", mode="text", k=1)
+    assert warm.no_answer == cold.no_answer  # whatever the page
+    assert collection.search("noise of a duct", mode="text", k=1, offset=1).no_answer == cold.no_answer
+    foreign = collection.search("mortgage of wings in Portugal", mode="text").no_answer
+    assert foreign is not None
+    assert cold.no_answer < 0.5 < foreign
+    assert collection.search("zeppelin", mode="text").no_answer == 1.0
+    assert collection.search(np.ones(16)).no_answer is None
+    for mode in ("vector", "hybrid"):
+        assert collection.search("duct", mode=mode).no_answer is None  # nobody knows this model's cosines
+
+
+def test_cosines_of_the_default_model_count_for_no_answer(db: vecdb.Database) -> None:
+    known = db.collection("known")
+    known.add(ids=["a", "b"], texts=["noise of a duct", "wings"], vectors=np.eye(2), model=DEFAULT_MODEL)
+    near, far = (
+        known.search("duct", vector=v, model=DEFAULT_MODEL, mode="vector").no_answer for v in ([1.0, 0.1], [1.0, -3.0])
+    )
+    assert near == pytest.approx(no_answer("duct", ["noise of a duct"], 1 / np.sqrt(1.01)), rel=1e-5)
+    assert far is not None
+    assert near < far
+
+
+FITTING = ["supersonic wing", "noise of a duct", "drag"]
+
+
+def usual_in_trace(collection: vecdb.Collection, **options: Any) -> list[float]:
+    """What the search says it knew of the collection; nothing if it was not fitted."""
+    report = next(r for r in collection.search("wing", **options).trace if r.stage == "fusion")
+    return [value for name, value in report.detail["features"].items() if name.startswith("usual_")]
+
+
 def test_a_fusion_is_fitted_by_queries_alone(collection: vecdb.Collection) -> None:
-    fitted = collection.fit_fusion(["supersonic wing", "noise of a duct", "drag"])
-    again = collection.fit_fusion(["supersonic wing", "noise of a duct", "drag"])
-    assert fitted == again == Adaptive(tendency=fitted.tendency)
-    report = collection.search("wing", fusion=fitted).trace[-1]
-    assert report.detail["features"]["tendency"] == pytest.approx(fitted.tendency, abs=1e-4)
+    fitted = collection.fit_fusion(FITTING, keep=False)
+    again = collection.fit_fusion(FITTING, keep=False)
+    assert fitted == again == Adaptive(usual=fitted.usual)
+    assert fitted.usual is not None
+    assert usual_in_trace(collection, fusion=fitted) == pytest.approx(fitted.usual, abs=1e-4)
+    assert (collection.fusion, usual_in_trace(collection, fusion="adaptive")) == (None, [])
     with pytest.raises(vecdb.InvalidInput, match="no queries"):
         collection.fit_fusion([])
+
+
+def test_a_fitted_fusion_stays_with_the_collection(tmp_path: Path) -> None:
+    path = tmp_path / "db.vecdb"
+    with vecdb.open(path, background=False) as db:
+        collection = filled(db)
+        fitted = collection.fit_fusion(FITTING)
+        assert collection.fusion == fitted
+    with vecdb.open(path, background=False) as db, vecdb.open(path, background=False) as other:
+        collection, far = (each.collection("c", embed=WordEmbedder()) for each in (db, other))
+        assert collection.fusion == fitted
+        assert usual_in_trace(far, fusion="adaptive") == pytest.approx(fitted.usual, abs=1e-4)
+        assert usual_in_trace(far, fusion=Adaptive()) == usual_in_trace(far, fusion=fitted)
+        assert [collection.forget_fusion(), collection.forget_fusion()] == [True, False]
+        assert (far.fusion, usual_in_trace(far, fusion="adaptive")) == (None, [])
+    with vecdb.open(path, read_only=True) as db, pytest.raises(vecdb.ReadOnly):
+        db.collection("c", embed=WordEmbedder()).fit_fusion(FITTING)
+
+
+def test_judgements_teach_the_fusion_which_list_is_right(collection: vecdb.Collection) -> None:
+    asked = {str(i): text for i, text in enumerate([*FITTING, "wing", "duct", "heat"])}
+    best = {id: {collection.search(text, mode="text", k=1).ids[0]: 1} for id, text in asked.items()}
+    worst = {id: {collection.search(text, mode="text", k=20).ids[-1]: 1} for id, text in asked.items()}
+    by_words, by_vectors = (collection.fit_fusion(asked, qrels=qrels, keep=False) for qrels in (best, worst))
+    assert by_words.lean is not None
+    assert by_vectors.lean is not None
+    assert by_words.usual == by_vectors.usual
+    assert by_words.lean.bias > by_vectors.lean.bias
+
+
+@pytest.mark.parametrize(
+    ("queries", "qrels", "said"),
+    [
+        (FITTING, {"1": {"duct": 1}}, "give queries as a mapping"),
+        ({"1": "wing"}, {"2": {"duct": 1}}, "not among queries"),
+        ({"1": "wing"}, {"1": {"duct": 0}}, "judge nothing that is stored as relevant"),
+        ({"1": "wing"}, {"1": {"unknown": 1}}, "judge nothing that is stored as relevant"),
+    ],
+)
+def test_judgements_that_teach_nothing_are_refused(
+    collection: vecdb.Collection, queries: Any, qrels: Any, said: str
+) -> None:
+    with pytest.raises(vecdb.InvalidInput, match=said):
+        collection.fit_fusion(queries, qrels=qrels)
 
 
 @pytest.mark.parametrize("fusion", [*FUSIONS, Rrf(k=1, weights=(2, 1), base=0), Weighted(weights=(0.2, 0.8))])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 import vecdb
-from vecdb.query.fusion import Weighted
+from vecdb.query.fusion import Weighted, ZScore
 from vecdb.query.selection import KCenter, Mmr
 from vecdb.rerank.base import Candidate, Ranked
 
@@ -74,13 +75,21 @@ def test_k_is_named_when_the_record_was_found_but_cut(collection: vecdb.Collecti
 
 
 def test_candidates_are_the_remedy_in_a_hybrid_search(collection: vecdb.Collection) -> None:
-    why = collection.why_not("r250", "rare", vector=[1, 0], k=5)
+    options: Any = {"vector": [1, 0], "fusion": "rrf"}
+    why = collection.why_not("r250", "rare", k=5, **options)
     assert why.stage == "text"
     assert why.change is not None
     k = why.change["k"]
     assert why.change == {"k": k}  # a larger k looks deeper into the lists, too
-    assert "r250" in collection.search("rare", vector=[1, 0], k=k).ids
-    assert "r250" not in collection.search("rare", vector=[1, 0], k=k - 1).ids
+    assert "r250" in collection.search("rare", k=k, **options).ids
+    assert "r250" not in collection.search("rare", k=k - 1, **options).ids
+
+
+def test_weights_are_the_remedy_of_an_adaptive_fusion(collection: vecdb.Collection) -> None:
+    why = collection.why_not("r250", "rare", vector=[1, 0], k=5)
+    assert why.change is not None
+    assert isinstance(why.change["fusion"], ZScore)
+    assert "r250" in collection.search("rare", vector=[1, 0], **{"k": 5, **why.change}).ids
 
 
 def test_a_record_without_vector_or_words_says_so(collection: vecdb.Collection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,8 @@ from word_embedder import WordEmbedder
 
 import vecdb
 from vecdb import SnippetOptions, TextConfig
+from vecdb.errors import InvalidInput
+from vecdb.query.terms import with_columns
 
 WORDS = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen"]
 
@@ -210,7 +213,7 @@ def test_any_synonyms_give_the_same_from_fts5_as_from_memory(
         cold = collection.search(" ".join(query), k=30, synonyms=synonyms)
         collection.warm()
         warm = collection.search(" ".join(query), k=30, synonyms=synonyms)
-        weights = dict.fromkeys(query, 1.0)
+        weights = {term: 1 + math.log(query.count(term)) for term in query}
         for text, expansions in synonyms.items():
             terms = text.split()
             if any(query[i : i + len(terms)] == terms for i in range(len(query))):
@@ -335,13 +338,66 @@ def test_deleted_and_expired_records_count_in_no_frequency(path: Path, tmp_path:
         np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-5)
 
 
-def test_forms_of_one_word_count_once(path: Path) -> None:
+def test_forms_of_one_word_are_one_term_said_several_times(path: Path) -> None:
     with vecdb.open(path, background=False) as db:
         db.collection("c").add(ids=["a", "b", "c", "d"], texts=["run fast", "running late", "walk", "sit"])
     one = cold_and_warm(path, "run")
     many = cold_and_warm(path, "run, runs, running!")
     assert one.ids == many.ids
-    np.testing.assert_allclose(one.scores, many.scores, rtol=1e-6)
+    np.testing.assert_allclose(many.scores, (1 + math.log(3)) * np.array(one.scores), rtol=1e-6)
+
+
+# -- function words
+
+HEATED = ["the heat of the wing", "the who", "a wing", "to be or not to be"]
+
+
+def asked(path: Path, query: str, text: TextConfig | str | None = None, **options: Any) -> list[str]:
+    with vecdb.open(path, background=False) as db:
+        db.collection("c", text=text).add(ids=["heat", "who", "wing", "be"], texts=HEATED)
+    return sorted(cold_and_warm(path, query, **options).ids)
+
+
+def test_function_words_are_not_looked_for_beside_others(path: Path) -> None:
+    assert asked(path, "What is the heat of a Wing?") == ["heat", "wing"]
+
+
+@pytest.mark.parametrize("query", ["to be or not to be", "Be", "(be)"])
+def test_a_query_of_function_words_alone_is_kept_whole(path: Path, query: str) -> None:
+    assert asked(path, query) == ["be"]
+
+
+def test_function_words_are_found_by_phrases(path: Path) -> None:
+    with vecdb.open(path, background=False) as db:
+        db.collection("c").add(ids=["heat", "who", "wing", "be"], texts=HEATED)
+        assert db.collection("c").search('"the who"', syntax="query").ids == ["who"]
+        assert db.collection("c").search('"of the wing"', syntax="query").ids == ["heat"]
+
+
+def test_a_phrase_with_function_words_has_its_synonyms(path: Path) -> None:
+    assert asked(path, "state of the art", synonyms={"state of the art": ["wing"]}) == ["heat", "wing"]
+
+
+@pytest.mark.parametrize("stop_words", [(), ["WING"]])
+def test_stop_words_of_ones_own(path: Path, stop_words: list[str]) -> None:
+    found = asked(path, "the wing", TextConfig(stop_words=stop_words))
+    assert found == (["heat", "who"] if stop_words else ["heat", "who", "wing"])
+
+
+def test_a_function_word_that_occurs_nowhere_is_not_corrected(path: Path) -> None:
+    with vecdb.open(path, background=False) as db:
+        db.collection("c").add(ids=["a", "b"], texts=["thus flies", "wings"])
+        assert db.collection("c").search("this wings", fuzzy=True).ids == ["b"]
+
+
+def test_other_languages_have_no_stop_words_of_their_own(path: Path) -> None:
+    assert asked(path, "the wing", "none") == ["heat", "who", "wing"]
+
+
+@pytest.mark.parametrize("stop_words", ["the", [1], {"the": 1}])
+def test_wrong_stop_words_are_refused(stop_words: Any) -> None:
+    with pytest.raises(InvalidInput, match="stop_words is"):
+        TextConfig(stop_words=stop_words)
 
 
 # -- languages
@@ -406,3 +462,66 @@ def test_what_is_no_unicode_is_still_a_query(db: vecdb.Database) -> None:
     collection.add(ids=["a"], texts=["ant"])
     assert collection.search("ant \ud800").ids == ["a"]
     assert collection.search('"ant" OR "\udfff"', syntax="query", snippets=True)[0].snippet == "**ant**"
+
+
+# -- fields in queries with syntax ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(db: vecdb.Database) -> vecdb.Collection:
+    books = db.collection("shelf", text=TextConfig(fields={"title": 2.0, "text": 1.0, "book.author": 1.0}))
+    books.add(
+        ids=["a", "b", "c"],
+        texts=["whales and krill", "of a title", "nothing"],
+        metadata=[{"title": "Moby"}, {"title": "Whale songs"}, {"title": "Krill", "book": {"author": "Whale, W."}}],
+    )
+    return books
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("whale", "abc"),
+        ("title:whale", "b"),
+        ("text : whale", "a"),
+        ("book.author:whale", "c"),
+        ('"book.author" : whale', "c"),
+        ("{title book.author}:whale", "bc"),
+        ('{text "title"} : (whale OR krill)', "abc"),
+        ("- title : whale", "ac"),
+        ("title:whale OR text:krill", "ab"),
+        ('title:"whale song"', "b"),
+        ("title:mob*", "a"),
+        ("title", "b"),
+        ('"title:whale"', ""),
+    ],
+)
+def test_a_query_with_syntax_may_name_fields(shelf: vecdb.Collection, query: str, ids: str) -> None:
+    found = shelf.search(query, mode="text", syntax="query", snippets=True)
+    assert sorted(found.ids) == list(ids)
+    assert shelf.search(query, mode="text", syntax="query", where={"title": {"$exists": True}}).ids == found.ids
+
+
+@pytest.mark.parametrize("query", ["author:whale", "{title author}:whale", "field_0:whale", '"":whale'])
+def test_fields_that_are_not_searched_are_refused(shelf: vecdb.Collection, query: str) -> None:
+    with pytest.raises(vecdb.InvalidQuery, match=r"title, text, book\.author can be searched"):
+        shelf.search(query, mode="text", syntax="query")
+
+
+def test_names_of_fields_are_not_marked(shelf: vecdb.Collection) -> None:
+    assert shelf.search("{title text}:whale OR text:title", mode="text", syntax="query", snippets=True).ids
+    (hit,) = shelf.search("text:title", mode="text", syntax="query", snippets=True)
+    assert hit.snippet == "of a **title**"
+    (hit,) = shelf.search("{title text}:krill NOT title:krill", mode="text", syntax="query", snippets=True)
+    assert hit.snippet == "whales and **krill**"
+
+
+@given(st.text(st.sampled_from('ab":{}()*^- .\n'), max_size=12))
+def test_any_query_with_syntax_is_answered_or_refused(query: str) -> None:
+    columns = {"text": "text", "a": "field_0", "b.a": "field_1"}
+    try:
+        changed = with_columns(query, columns)
+    except vecdb.InvalidQuery:
+        return
+    if ":" not in query:
+        assert changed == query

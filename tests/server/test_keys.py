@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ READS: list[tuple[str, str, Any]] = [
     ("POST", "/v1/collections/{name}/search/batch", {"queries": ["wing"]}),
     ("POST", "/v1/collections/{name}/why-not", {"id": "a", "query": "wing"}),
     ("POST", "/v1/collections/{name}/explain", {"query": "wing"}),
-    ("POST", "/v1/collections/{name}/fit-fusion", {"queries": ["wing", "heat"]}),
+    ("GET", "/v1/collections/{name}/fusion", None),
     ("POST", "/v1/collections/{name}/context", {"question": "wing"}),
     ("POST", "/v1/collections/{name}/recall-report", {}),
     ("POST", "/v1/collections/{name}/records/get", {"ids": ["a"]}),
@@ -108,7 +109,11 @@ READS: list[tuple[str, str, Any]] = [
     ("GET", "/v1/collections/{name}/stats", None),
     ("GET", "/v1/collections/{name}/check", None),
     ("GET", "/v1/collections/{name}/tuning", None),
+    ("GET", "/v1/collections/{name}/queries", None),
+    ("GET", "/v1/collections/{name}/adapter", None),
     ("POST", "/v1/collections/{name}/warm", None),
+    ("GET", "/v1/collections/{name}/storage", None),
+    ("POST", "/v1/collections/{name}/plan-storage", {}),
     ("POST", "/v1/collections", {"name": "{name}", "create": False}),
 ]
 WRITES: list[tuple[str, str, Any]] = [
@@ -123,8 +128,16 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/collections/{name}/links/entities", {"extractor": "names"}),
     ("POST", "/v1/collections/{name}/derive", {"dimension": 4}),
     ("POST", "/v1/collections/{name}/records/bulk", b'{"text": "t"}'),
+    ("PUT", "/v1/collections/{name}/queries", {"name": "q", "plan": {}}),
+    ("POST", "/v1/collections/{name}/queries/delete", {"name": "nothing"}),
     ("POST", "/v1/collections/{name}/optimize", None),
+    ("POST", "/v1/collections/{name}/storage", {"codec": "float32"}),
+    ("POST", "/v1/collections/{name}/compact", None),
     ("POST", "/v1/collections/{name}/tune", {"budget_s": 0.01}),
+    ("POST", "/v1/collections/{name}/adapt", {}),
+    ("DELETE", "/v1/collections/{name}/adapter", None),
+    ("POST", "/v1/collections/{name}/fit-fusion", {"queries": ["wing", "heat"]}),
+    ("DELETE", "/v1/collections/{name}/fusion", None),
     ("DELETE", "/v1/collections/{name}", None),
 ]
 WHOLE: list[tuple[str, str, Any]] = [("GET", "/v1/check", None), ("GET", "/metrics", None)]
@@ -147,7 +160,7 @@ def send(http: Any, method: str, path: str, body: Any, name: str, key: str | Non
 def test_every_route_is_in_one_list_of_these_tests(http: Any) -> None:
     """So that a new route cannot forget its key."""
     tested = {(method, path) for method, path, _ in [*READS, *WRITES, *WHOLE, *OPEN]}
-    tested = {(method, path.replace("/a", "/{id}").replace("/nothing", "/{id}")) for method, path in tested}
+    tested = {(method, re.sub("/(a|nothing)$", "/{id}", path)) for method, path in tested}
     tested |= {("GET", "/v1"), ("GET", "/v1/collections")}
     described = {
         (method.upper(), path) for path, item in http.get("/openapi.json").json()["paths"].items() for method in item

@@ -329,6 +329,7 @@ def test_limits_hold_around_the_service(serve: Any, docs: vecdb.Collection) -> N
         (422, "/v1/collections/docs/records/scan", {"limit": 4}),
         (422, "/v1/collections/docs/recall-report", {"sample": 3}),
         (422, "/v1/collections/docs/tune", {"k": 6}),
+        (422, "/v1/collections/docs/adapt", {"sample": 4}),
         (422, "/v1/collections/docs/tune", {"query_vectors": [[1, 0, 0]] * 3}),
         (422, "/v1/collections/docs/context", {"question": "wing", "k": 6}),
     ]

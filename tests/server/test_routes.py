@@ -32,6 +32,7 @@ BODIES: dict[tuple[str, str], type[schemas.Body]] = {
     ("POST", "/v1/collections/docs/context"): schemas.ContextBody,
     ("POST", "/v1/collections/docs/recall-report"): schemas.RecallBody,
     ("POST", "/v1/collections/docs/tune"): schemas.TuneBody,
+    ("POST", "/v1/collections/docs/adapt"): schemas.AdaptBody,
     ("POST", "/v1/collections/docs/links"): schemas.LinksBody,
     ("POST", "/v1/collections/docs/links/delete"): schemas.UnlinkBody,
     ("POST", "/v1/collections/docs/links/get"): schemas.LinksOfBody,
@@ -39,6 +40,10 @@ BODIES: dict[tuple[str, str], type[schemas.Body]] = {
     ("POST", "/v1/collections/docs/derive"): schemas.DeriveBody,
     ("POST", "/v1/collections/docs/records/vector"): schemas.VectorBody,
     ("POST", "/v1/collections/docs/fit-fusion"): schemas.FitFusionBody,
+    ("POST", "/v1/collections/docs/storage"): schemas.StorageBody,
+    ("POST", "/v1/collections/docs/plan-storage"): schemas.StoragePlanBody,
+    ("PUT", "/v1/collections/docs/queries"): schemas.SaveQueryBody,
+    ("POST", "/v1/collections/docs/queries/delete"): schemas.DeleteQueryBody,
 }
 SEARCH = "/v1/collections/docs/search"
 JSON = {"Content-Type": "application/json"}
@@ -173,6 +178,13 @@ def test_a_problem_names_the_class_and_the_place(http: Any, docs: vecdb.Collecti
         ({"vector": [1, 0, 0], "vector_base64": "AAAA"}, 422, "InvalidVector"),
         ({"query": "wing", "fusion": {"kind": "weighted", "k": 3}}, 422, "InvalidQuery"),
         ({"query": "wing", "fusion": {"kind": "rrf", "weights": [0, 0]}}, 422, "InvalidQuery"),
+        ({"query": "wing", "prefetch": [{"where": {"n": {"$no": 1}}}]}, 422, "InvalidFilter"),
+        ({"query": "wing", "prefetch": [{"k": 10**6}]}, 422, "InvalidQuery"),
+        ({"query": "wing", "prefetch": [{"rerank": {"kind": "cross-encoder", "model": "x"}}]}, 422, "InvalidQuery"),
+        ({"query": "wing", "plan": {"k": 10**6}}, 422, "InvalidQuery"),
+        ({"query": "wing", "plan": "absent"}, 404, "QueryNotFound"),
+        ({"query": "wing", "params": {"a": 1}}, 422, "InvalidQuery"),
+        ({"recommend": {"positive": ["absent"]}}, 404, "RecordNotFound"),
         ({}, 422, "InvalidQuery"),
     ],
 )
@@ -274,6 +286,7 @@ def test_every_body_is_described_with_an_example_that_is_valid(http: Any) -> Non
             if method in ("post", "put", "patch") and path not in (
                 "/v1/collections/{name}/optimize",
                 "/v1/collections/{name}/warm",
+                "/v1/collections/{name}/compact",
             ):
                 ((media, content),) = operation["requestBody"]["content"].items()
                 assert content["example"], path

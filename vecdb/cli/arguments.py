@@ -104,6 +104,30 @@ def parse_floors(pairs: Sequence[str] | None) -> dict[str, Any]:
     return floors
 
 
+def parse_params(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """The values of a plan's placeholders from --param name=value, as often as given. A value that is JSON keeps its type."""
+    params: dict[str, Any] = {}
+    for pair in pairs or ():
+        params |= _key_value(pair, "parameter")
+    return params
+
+
+def parse_plan(text: str) -> str | dict[str, Any]:
+    """A plan as JSON, or the name of a saved query."""
+    return json_object(text, "the plan") if text.lstrip().startswith("{") else text
+
+
+def parse_graph(pairs: Sequence[str] | None) -> dict[str, Any] | None:
+    """The options of --graph option=value, as often as given, or JSON of them; "on" has none. None: no graph."""
+    if not pairs:
+        return None
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        if pair != "on":
+            given |= json_object(pair, "graph") if pair.lstrip().startswith("{") else _key_value(pair, "graph option")
+    return given
+
+
 def json_object(text: str | bytes, what: str) -> dict[str, Any]:
     """The object of a JSON text. Raises InvalidInput if it is not one."""
     from vecdb.errors import InvalidInput

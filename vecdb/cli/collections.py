@@ -1,7 +1,8 @@
-"""vecdb collections, drop, stats, tune, check, version."""
+"""vecdb collections, drop, stats, tune, adapt, optimize-storage, check, version."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from vecdb.cli.output import emit, print_table, talk
 
 def add_to(app: typer.Typer) -> None:
     app.command("collections")(list_collections)
-    for command in (stats, tune, check, drop, version):
+    for command in (stats, tune, adapt, optimize_storage, check, drop, version):
         app.command()(command)
 
 
@@ -78,6 +79,86 @@ def tune(
     print(tuning) if plain else emit(tuning_to_wire(tuning))
     if not tuning.is_reached:
         raise typer.Exit(1)
+
+
+def adapt(
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    sample: Annotated[int, typer.Option("--sample", help="How many records to learn and judge by.")] = 2_500,
+    budget_s: Annotated[float, typer.Option("--budget", help="Seconds that it may take.")] = 60.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn.")] = 0,
+    apply: Annotated[bool, typer.Option("--apply", help="Search by the map from now on, if it is accepted.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Learn nothing: take back the map that is in use.")] = False,
+    plain: Plain = False,
+) -> None:
+    """Learn from a collection's own documents to find them better by meaning. Exits with 1 if what was learned does not help.
+
+    \b
+    vecdb adapt --collection notes --apply --plain
+    vecdb adapt --collection notes --reset
+    """
+    from vecdb.wire import adaptation_to_wire
+
+    with open_collection(db, collection, read_only=False) as docs:
+        if reset:
+            emit({"reset": docs.reset_adapter()})
+            return
+        adaptation = docs.adapt(sample=sample, budget_s=budget_s, seed=seed, apply=apply)
+    print(adaptation) if plain else emit(adaptation_to_wire(adaptation))
+    if not adaptation.is_accepted:
+        raise typer.Exit(1)
+
+
+def optimize_storage(
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    budget_mb: Annotated[float | None, typer.Option(min=0.001, help="What all vectors may take together.")] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="The loss of nDCG@10, or of recall@10 without --judged.")
+    ] = None,
+    judged: Annotated[
+        str | None, typer.Option(help="A shipped set's name, or a folder with queries and qrels/.")
+    ] = None,
+    codecs: Annotated[str | None, typer.Option(help="What to try, by blanks: 'float8 pca:192+int8'.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw bytes against loss into FILE.png and FILE.svg.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Store vectors so from now on, and shrink the file.")] = False,
+    plain: Plain = False,
+) -> None:
+    """Measure what every way of storing vectors costs on this collection's own, and recommend one. Changes nothing without
+    --apply. Exits with 1 if none fits.
+
+    \b
+    vecdb optimize-storage --collection notes --budget-mb 40 --plot storage --plain
+    vecdb optimize-storage --collection notes --max-loss 0.01 --apply
+    """
+    from dataclasses import asdict
+
+    from vecdb.judged import load_judged
+
+    known = None if judged is None else load_judged(judged)
+    with open_collection(db, collection, read_only=not apply) as docs:
+        plan = docs.plan_storage(
+            None if budget_mb is None else int(budget_mb * 1e6),
+            max_loss=max_loss,
+            queries=None if known is None else known.queries,
+            qrels=None if known is None else known.qrels,
+            codecs=None if codecs is None else codecs.split(),
+        )
+        if plain:
+            print(plan)
+        else:
+            for choice in plan.choices:
+                emit({**asdict(choice), "is_recommended": choice == plan.recommended})
+        if plot is not None:
+            talk(f"drawn: {', '.join(str(path) for path in plan.draw(plot))}")
+        talk(f"stored now as {plan.stored}; measured on {plan.vectors:,} of {plan.of_vectors:,} vectors")
+        if plan.recommended is None:
+            talk("no codec fits; allow more bytes, or more loss")
+            raise typer.Exit(1)
+        talk(f"recommended: {plan.recommended.codec}" + ("" if apply else "; --apply stores vectors so"))
+        if apply:
+            docs.set_storage(plan.recommended.codec)
+            docs.compact()
 
 
 def check(db: Db = DEFAULT_DB) -> None:

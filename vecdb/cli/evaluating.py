@@ -1,9 +1,9 @@
-"""vecdb evaluate, compare, gate."""
+"""vecdb evaluate, compare, gate, fit-fusion."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from vecdb.cli.arguments import (
     one_of,
     open_collection,
     parse_floors,
+    parse_plan,
     parse_where,
 )
 from vecdb.cli.output import emit, print_table, talk
@@ -30,13 +31,16 @@ Depth = Annotated[int, typer.Option("-k", min=1, help="How many hits of each que
 def add_to(app: typer.Typer) -> None:
     for command in (evaluate, compare, gate):
         app.command()(command)
+    app.command("fit-fusion")(fit_fusion)
 
 
 def evaluate(
     judged: JudgedSet,
     db: Db = DEFAULT_DB,
     collection: Name = None,
-    modes: Annotated[str, typer.Option(help="Which kinds of search, by commas.")] = "vector,text,hybrid",
+    modes: Annotated[
+        str, typer.Option(help="Which kinds of search, or saved queries, by commas.")
+    ] = "vector,text,hybrid",
     k: Depth = 100,
     where: Where = None,
     plain: Plain = False,
@@ -49,7 +53,7 @@ def evaluate(
     """
     from vecdb.judged import load_judged
 
-    chosen = [one_of(mode.strip(), ("vector", "text", "hybrid"), "--modes") for mode in modes.split(",")]
+    chosen = [mode.strip() for mode in modes.split(",")]
     known = load_judged(judged)
     with open_collection(db, collection) as docs:
         results = docs.evaluate(known.queries, known.qrels, modes=chosen, k=k, where=parse_where(where))
@@ -65,7 +69,7 @@ def evaluate(
 
 def compare(
     judged: JudgedSet,
-    a: Annotated[str, typer.Argument(help="""A mode, or options of search as JSON: '{"mode": "text"}'.""")],
+    a: Annotated[str, typer.Argument(help="""A mode, a saved query, or options of search: '{"mode": "text"}'.""")],
     b: Annotated[str, typer.Argument(help="The other one, likewise.")],
     db: Db = DEFAULT_DB,
     collection: Name = None,
@@ -82,7 +86,7 @@ def compare(
 
     known = load_judged(judged)
     with open_collection(db, collection) as docs:
-        found = docs.compare(_setting(a), _setting(b), known.queries, known.qrels, k=k)
+        found = docs.compare(parse_plan(a), parse_plan(b), known.queries, known.qrels, k=k)
     if plain:
         print(found)
         return
@@ -113,6 +117,7 @@ def gate(
     tolerance: Annotated[float, typer.Option(min=0.0, max=1.0, help="How much worse than the baseline passes.")] = 0.0,
     save: Annotated[Path | None, typer.Option(help="Write what was measured here, if the gate is passed.")] = None,
     mode: Mode = "auto",
+    plan: Annotated[str | None, typer.Option(help="A saved query, or a plan as JSON, to be asked by.")] = None,
     k: Depth = 100,
     where: Where = None,
     plain: Plain = False,
@@ -138,8 +143,9 @@ def gate(
             baseline=None if baseline is None else json_object(baseline.read_bytes(), str(baseline)),
             tolerance=tolerance,
             k=k,
-            mode=one_of(mode, MODES, "--mode"),
             where=parse_where(where),
+            plan=None if plan is None else parse_plan(plan),
+            **({} if mode == "auto" else {"mode": one_of(mode, MODES, "--mode")}),
         )
     if plain:
         print(found)
@@ -153,8 +159,29 @@ def gate(
         write_file(save, [dumps(asdict(found.evaluation))])
 
 
-def _setting(text: str) -> dict[str, Any]:
-    """One side of a comparison from the command line."""
-    if text.lstrip().startswith("{"):
-        return json_object(text, "the setting")
-    return {"mode": one_of(text, MODES, "A or B")}
+def fit_fusion(
+    queries: Annotated[str, typer.Argument(help="A file of queries, one a line; or a judged set, as for evaluate.")],
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    labels: Annotated[bool, typer.Option(help="Learn from the set's judgements as well.")] = False,
+    keep: Annotated[bool, typer.Option(help="Let searches use it from now on.")] = True,
+) -> None:
+    """Fit how lists by vector and by words are joined to what is asked of this collection; some dozens of queries will do.
+
+    \b
+    vecdb fit-fusion asked.txt --collection notes
+    """
+    from vecdb.judged import load_judged
+    from vecdb.wire import fusion_to_wire
+
+    path = Path(queries)
+    if path.is_file():
+        if labels:
+            raise typer.BadParameter("a file of queries has no judgements; give a judged set", param_hint="--labels")
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        asked, qrels = {str(number): line for number, line in enumerate(lines) if line}, None
+    else:
+        known = load_judged(queries)
+        asked, qrels = dict(known.queries), known.qrels if labels else None
+    with open_collection(db, collection, read_only=not keep) as docs:
+        emit(fusion_to_wire(docs.fit_fusion(asked, qrels=qrels, keep=keep)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,16 +104,19 @@ def open_or_create(
     *,
     usual: str = "default",
     language: str | None = None,
+    settings: Mapping[str, Any] | None = None,
     dry_run: bool = False,
 ) -> Iterator[Collection]:
-    """The collection, made if absent: with the usual model unless told otherwise. A dry run makes it in memory."""
+    """The collection, made if absent: with the usual model unless told otherwise, and with settings; one that exists keeps
+    its own. A dry run makes it in memory.
+    """
     import vecdb
 
     with vecdb.open(":memory:" if dry_run and not _holds(db, name) else db) as database:
         if name in database:
             yield database.collection(name, create=False, embed=_model(embed or "none"), text=language)
         else:
-            yield database.collection(name, embed=_model(embed or usual), text=language)
+            yield database.collection(name, embed=_model(embed or usual), **{"text": language, **(settings or {})})
 
 
 def _holds(db: Path, name: str) -> bool:

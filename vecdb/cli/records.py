@@ -180,7 +180,9 @@ def import_records(
     ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Records in one transaction.")] = 1000,
 ) -> None:
-    """Read records (id, text, vector, model, metadata, parent, seq, expires) into a collection. Prints how many.
+    """Read records (id, text, vector, model, metadata, parent, seq, expires, entities, links) into a collection. Prints how many.
+
+    Settings that the file holds are for a collection that is made now; one that exists keeps its own.
 
     \b
     vecdb import backup.jsonl --db copy.vecdb --collection notes
@@ -191,7 +193,7 @@ def import_records(
 
     if source != "-" and not Path(source).exists():
         raise typer.BadParameter(f"{source} does not exist")
-    first, records = read_records(source)
-    with open_or_create(db, collection, embed, usual=usual_model(first)) as docs:
+    settings, first, records = read_records(source)
+    with open_or_create(db, collection, embed, usual=usual_model(first), settings=settings) as docs:
         result = import_from(docs, records, upsert=upsert, batch_size=batch)
     emit(result)

@@ -16,6 +16,7 @@ from vecdb.cli.arguments import (
     json_object,
     one_of,
     open_collection,
+    parse_graph,
     parse_where,
     text_or_stdin,
 )
@@ -28,6 +29,12 @@ MODES = ("auto", "vector", "text", "hybrid")
 SELECTIONS = ("topk", "coverage", "mmr", "kcenter", "dpp")
 Select = Annotated[str, typer.Option(help="How hits are chosen: topk, or as a set by coverage, mmr, kcenter, dpp.")]
 Fuzzy = Annotated[bool, typer.Option("--fuzzy", help="Take words that no record has for the nearest that some have.")]
+Graph = Annotated[
+    list[str] | None,
+    typer.Option(
+        help='Follow links: on, or beta=0.3, kinds=["cites"], hops=2, …, or all of them as JSON; may be repeated.'
+    ),
+]
 Question = Annotated[str, typer.Argument(help="The question; - reads it from standard input.")]
 Budget = Annotated[int, typer.Option("--budget", min=1, help="The most tokens that the passages may take.")]
 
@@ -53,9 +60,10 @@ def search(
         list[str] | None, typer.Option(help="A second look: maxsim, or JSON with its options; may be repeated.")
     ] = None,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits with a lower score.")] = None,
-    syntax: Annotated[str, typer.Option(help='plain, or query: "a phrase", pre*, AND, OR, NOT.')] = "plain",
+    syntax: Annotated[str, typer.Option(help='plain, or query: "a phrase", pre*, AND, OR, NOT, title:word.')] = "plain",
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the index.")] = False,
     fuzzy: Fuzzy = False,
+    graph: Graph = None,
     snippets: Annotated[
         bool, typer.Option("--snippets", help="Show the part of each text that has most of the words.")
     ] = False,
@@ -67,6 +75,7 @@ def search(
 
     \b
     vecdb search "vaccines in children" --where 'year=2020' -k 5 --plain
+    vecdb search "vaccines in children" --graph beta=0.4 --graph 'kinds=["cites"]' --trace
     echo "slow nights" | vecdb search - --mode text | jq .id
     """
     from vecdb.query.snippets import SnippetOptions
@@ -85,6 +94,7 @@ def search(
             syntax=one_of(syntax, ("plain", "query"), "--syntax"),
             exact=exact,
             fuzzy=fuzzy,
+            graph=parse_graph(graph),
             snippets=SnippetOptions(html=True) if html else snippets,
         )
         print_hits(hits, plain=plain, trace=trace)
@@ -119,9 +129,10 @@ def explain(
     group_by: Annotated[
         str | None, typer.Option(help="At most one hit for each parent (or value of this key).")
     ] = None,
-    syntax: Annotated[str, typer.Option(help='plain, or query: "a phrase", pre*, AND, OR, NOT.')] = "plain",
+    syntax: Annotated[str, typer.Option(help='plain, or query: "a phrase", pre*, AND, OR, NOT, title:word.')] = "plain",
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the index.")] = False,
     fuzzy: Fuzzy = False,
+    graph: Graph = None,
     plain: Plain = False,
 ) -> None:
     """Tell how a search would be answered, without doing it: its stages, the way each would take and why, and their cost.
@@ -141,6 +152,7 @@ def explain(
             syntax=one_of(syntax, ("plain", "query"), "--syntax"),
             exact=exact,
             fuzzy=fuzzy,
+            graph=parse_graph(graph),
         )
     if plain:
         print(plan)

@@ -1,18 +1,20 @@
 """All of a collection to a file and back: JSON lines or Parquet, by the file's ending.
 
 A line of JSON holds a record's own fields (id, text, metadata, parent, seq, expires), dates in metadata as {"$date":
-…}; if asked for also its vector and the model that made it, so that it cannot come among another model's. In Parquet
-metadata is a column of JSON text, since records need not share their keys. Times of creation are not carried over:
-the records are new where they arrive.
+…}; what it names (entities), and the links that start at it and end at a record of the same file; if asked for also
+its vector and the model that made it, so that it cannot come among another model's. Settings of the collection that are
+not the usual ones come before all records, as {"$collection": …}. In Parquet they stand beside the schema, and metadata is a
+column of JSON text, since records need not share their keys. Times of creation are not carried over: the records are new
+where they arrive.
 """
 
 from __future__ import annotations
 
 import gzip
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, astuple, fields
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -20,14 +22,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import orjson
 
+from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import InvalidInput, InvalidRecord, MissingExtra
+from vecdb.index.base import HnswConfig
 from vecdb.metadata import decode, encode
-from vecdb.types import Filter, Link, Record
+from vecdb.types import Filter, Link, Page, Record
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
 
 _PAGE = 1000
+_COLLECTION = "$collection"
+_LINK_FIELDS = tuple(field.name for field in fields(Link))[1:]  # a link stands in the record that is its source
 _FIELDS = ("id", "text", "parent", "seq", "expires", "vector")
 
 
@@ -35,22 +41,24 @@ def export_to(collection: Collection, target: str, *, where: Filter | None, vect
     """Write the records that match to a file ("-": standard output); returns how many. A file appears only when it is
     whole.
     """
-    records = (_fields(record, collection.model) for record in _all_records(collection, where, vectors))
+    settings = _settings(collection)
     if target == "-":
-        return _write_json_lines(sys.stdout.buffer, records)
+        return _write_json_lines(sys.stdout.buffer, settings, _exported(collection, where, vectors))
     path = Path(target)
     write = _write_parquet if _is_parquet(path) else _write_json_lines
     with _replacing(path) as stream:
-        return write(stream, records)
+        return write(stream, settings, _exported(collection, where, vectors))
 
 
-def read_records(source: str) -> tuple[dict[str, Any] | None, Iterator[dict[str, Any]]]:
-    """The first record of a file ("-": standard input), and all of them. Raises InvalidRecord where the file is
-    broken.
+def read_records(source: str) -> tuple[dict[str, Any], dict[str, Any] | None, Iterator[dict[str, Any]]]:
+    """The settings for a new collection that a file ("-": standard input) holds, its first record, and all of them.
+    Raises InvalidRecord where the file is broken.
     """
-    records = _read(source)
-    first = next(records, None)
-    return first, chain([first] if first is not None else [], records)
+    lines = _read(source)
+    first, given = next(lines, None), {}
+    if first is not None and _COLLECTION in first:
+        given, first = first[_COLLECTION], next(lines, None)
+    return _checked_settings(given), first, chain([first] if first is not None else [], lines)
 
 
 def usual_model(first: Mapping[str, Any] | None) -> str:
@@ -61,26 +69,48 @@ def usual_model(first: Mapping[str, Any] | None) -> str:
 def import_from(
     collection: Collection, records: Iterable[dict[str, Any]], *, upsert: bool, batch_size: int
 ) -> dict[str, int]:
-    """Add records; each batch is one transaction. Returns how many were added, updated and unchanged.
+    """Add records; each batch is one transaction, and so are all links, which come last. Returns how many were added,
+    updated and unchanged, and linked if any were.
 
-    Raises ModelMismatch for vectors of another model than the collection's.
+    Raises ModelMismatch for vectors of another model than the collection's, RecordNotFound for links to records that are
+    neither in the file nor in the collection.
     """
     write = collection.upsert if upsert else collection.add
     counts = {"added": 0, "updated": 0, "unchanged": 0}
+    links: list[dict[str, Any]] = []
     remaining = iter(records)
     while batch := list(islice(remaining, batch_size)):
+        named = {}
+        for record in batch:
+            bonds = {name: record.pop(name) for name in ("links", "entities") if name in record}
+            if bonds and "id" not in record:
+                raise InvalidRecord(f"a record has {' and '.join(bonds)}, but no id; records with them need one")
+            own_links = bonds.get("links", [])
+            if not isinstance(own_links, list):
+                raise InvalidRecord(f"links of record {record['id']!r} is {own_links!r}; it must be a list of objects")
+            links += [
+                {"source": record["id"], **_object(link, f"links of record {record['id']!r}")} for link in own_links
+            ]
+            if "entities" in bonds:
+                named[record["id"]] = bonds["entities"]
         # A batch is of one model almost always; if not, each one's records are a transaction.
         for model in dict.fromkeys(record.get("model") for record in batch):
             own = [record for record in batch if record.get("model") == model]
             result = write([{k: v for k, v in record.items() if k != "model"} for record in own], model=model)
             for name in counts:
                 counts[name] += getattr(result, name)
-    return counts
+        if named:
+            collection.link_entities(named)
+    return counts | {"linked": put_links(collection, _known_links(links))} if links else counts
 
 
 def read_links() -> list[dict[str, Any]]:
     """Links from standard input, one JSON object a line. Raises InvalidRecord where a line is none."""
-    links = [dict(found) for found in _objects(sys.stdin.buffer)]
+    return _known_links([dict(found) for found in _objects(sys.stdin.buffer)])
+
+
+def _known_links(links: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The links, each with what makes one. Raises InvalidRecord."""
     known = {field.name for field in fields(Link)}
     for number, link in enumerate(links, 1):
         if not {"source", "target"} <= link.keys() <= known:
@@ -98,11 +128,55 @@ def put_links(collection: Collection, links: Sequence[Mapping[str, Any]]) -> int
     return collection.link(**columns)
 
 
-def _all_records(collection: Collection, where: Filter | None, vectors: bool) -> Iterator[Record]:
+def _settings(collection: Collection) -> dict[str, Any]:
+    """The settings that are not the usual ones, in nested objects."""
+    given, usual = (asdict(config) for config in (collection.config, CollectionConfig()))
+    text, index = (_changed(given[part], usual[part]) for part in ("text", "index"))
+    changed = {"metric": given["metric"]} if given["metric"] != usual["metric"] else {}
+    return changed | ({"text": text} if text else {}) | ({"index": index} if index else {})
+
+
+def _changed(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value != usual[name]}
+
+
+def _checked_settings(given: object) -> dict[str, Any]:
+    """What `Database.collection` takes. Raises InvalidRecord."""
+    makers: dict[str, Callable[[Any], Any]] = {
+        "metric": str,
+        "text": lambda text: TextConfig(**text),
+        "index": lambda index: HnswConfig(**index),
+    }
+    settings = _object(given, f"{_COLLECTION} of the file")
+    try:
+        return {name: makers[name](value) for name, value in settings.items()}
+    except (KeyError, TypeError) as error:
+        raise InvalidRecord(
+            f"{_COLLECTION} of the file is {dict(settings)!r}, and {error} is not known here; was it written by a later version?"
+        ) from error
+
+
+def _exported(collection: Collection, where: Filter | None, vectors: bool) -> Iterator[dict[str, Any]]:
+    """The fields of each record that matches, with what it names and its links to others that match."""
+    links: dict[str, list[dict[str, Any]]] = {}
+    for source, *link in map(astuple, collection.links()):
+        links.setdefault(source, []).append(dict(zip(_LINK_FIELDS, link)))
+    kept = None
+    if where is not None and links:
+        kept = {record.id for page in _pages(collection, where, False) for record in page}
+    for page in _pages(collection, where, vectors):
+        named = collection._links.entities([record.id for record in page])
+        for record in page:
+            own = [link for link in links.get(record.id, ()) if kept is None or link["target"] in kept]
+            bonds = {"entities": named.get(record.id), "links": own}
+            yield _fields(record, collection.model) | {name: value for name, value in bonds.items() if value}
+
+
+def _pages(collection: Collection, where: Filter | None, vectors: bool) -> Iterator[Page]:
     cursor = None
     while True:
         page = collection.scan(where=where, limit=_PAGE, cursor=cursor, vectors=vectors)
-        yield from page
+        yield page
         cursor = page.cursor
         if cursor is None:
             return
@@ -140,8 +214,10 @@ def _fields(record: Record, model: str | None) -> dict[str, Any]:
     return fields | {"metadata": encode(record.metadata)}
 
 
-def _write_json_lines(stream: BinaryIO, lines: Iterable[dict[str, Any]]) -> int:
+def _write_json_lines(stream: BinaryIO, settings: Mapping[str, Any], lines: Iterable[dict[str, Any]]) -> int:
     count = 0
+    if settings:
+        stream.write(orjson.dumps({_COLLECTION: settings}, option=orjson.OPT_APPEND_NEWLINE))
     for line in lines:
         line["metadata"] = orjson.Fragment(line["metadata"])
         stream.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
@@ -150,11 +226,13 @@ def _write_json_lines(stream: BinaryIO, lines: Iterable[dict[str, Any]]) -> int:
     return count
 
 
-def _write_parquet(stream: BinaryIO, lines: Iterable[dict[str, Any]]) -> int:
+def _write_parquet(stream: BinaryIO, settings: Mapping[str, Any], lines: Iterable[dict[str, Any]]) -> int:
     pa, pq = _arrow()
+    link = {"target": pa.string(), "kind": pa.string(), "weight": pa.float64(), "directed": pa.bool_()}
     types = {"id": pa.string(), "text": pa.string(), "metadata": pa.string(), "parent": pa.string()}
     types |= {"seq": pa.int64(), "expires": pa.float64(), "vector": pa.list_(pa.float32()), "model": pa.string()}
-    schema = pa.schema(list(types.items()))
+    types |= {"entities": pa.list_(pa.string()), "links": pa.list_(pa.struct(list(link.items())))}
+    schema = pa.schema(list(types.items()), metadata={_COLLECTION: orjson.dumps(settings)} if settings else None)
     count, remaining = 0, iter(lines)
     with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
         while page := list(islice(remaining, _PAGE)):
@@ -181,6 +259,12 @@ def _from_json_lines(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     return map(_record, _objects(lines))
 
 
+def _object(found: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(found, Mapping):
+        raise InvalidRecord(f"{what} holds a {type(found).__name__}; it must be an object")
+    return found
+
+
 def _objects(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
     """Each line of JSON that is not empty. Raises InvalidRecord for one that is no object."""
     for number, line in enumerate(lines, 1):
@@ -192,16 +276,15 @@ def _objects(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
             raise InvalidRecord(
                 f"line {number} is not JSON ({error}); records before it may be stored already"
             ) from error
-        if not isinstance(found, Mapping):
-            raise InvalidRecord(
-                f"line {number} holds a {type(found).__name__}; each line must be one record, an object"
-            )
-        yield found
+        yield _object(found, f"line {number}")
 
 
 def _from_parquet(path: Path) -> Iterator[dict[str, Any]]:
     _, pq = _arrow()
     with pq.ParquetFile(path) as table:
+        settings = (table.schema_arrow.metadata or {}).get(_COLLECTION.encode())
+        if settings is not None:
+            yield {_COLLECTION: orjson.loads(settings)}
         for batch in table.iter_batches(batch_size=_PAGE):
             for fields in batch.to_pylist():
                 yield _record(fields)

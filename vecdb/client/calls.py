@@ -14,7 +14,9 @@ from vecdb import wire
 from vecdb.config import CollectionConfig, TextConfig, TokenConfig, checked_synonyms
 from vecdb.errors import InvalidInput, InvalidQuery, ServiceError
 from vecdb.index.base import IndexConfig
+from vecdb.judged import judged_queries
 from vecdb.links import link_lines
+from vecdb.query.plan_data import as_data
 from vecdb.query.snippets import SnippetOptions
 from vecdb.records import Batch, Columns, batches
 from vecdb.types import (
@@ -35,8 +37,11 @@ from vecdb.vectors import as_matrix
 from vecdb.wire import Wire
 
 if TYPE_CHECKING:
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.storage_plan import StoragePlan
+    from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
 
 T = TypeVar("T")
@@ -109,6 +114,7 @@ def open_collection(
     text: TextConfig | str | None,
     index: IndexConfig | None,
     tokens: Any,
+    storage: str | None,
     create: bool,
 ) -> Call[Described]:
     """Raises InvalidInput for an embedder that is an object or a function: the service embeds by itself."""
@@ -122,7 +128,7 @@ def open_collection(
             f"tokens is of type {type(tokens).__name__}, which cannot be sent; name an encoder, such as 'default'"
         )
     body: Wire = {"name": name, "create": create}
-    given = {"dimension": dimension, "metric": metric, "embed": embed}
+    given = {"dimension": dimension, "metric": metric, "embed": embed, "storage": storage}
     body.update({key: value for key, value in given.items() if value is not None})
     if text is not None:
         body["text"] = asdict(text) if isinstance(text, TextConfig) else text
@@ -249,9 +255,12 @@ def links(name: str, id: str | None, kind: str | None) -> Call[list[Link]]:
 
 def link_entities(name: str, extractor: Any) -> Call[int]:
     """Raises InvalidInput for a function, which is code of the caller's."""
-    if not isinstance(extractor, str):
+    if isinstance(extractor, Mapping):
+        extractor = {id: names if isinstance(names, str) else list(names) for id, names in extractor.items()}
+    elif not isinstance(extractor, str):
         raise InvalidInput(
-            f"extractor is of type {type(extractor).__name__}, which cannot be sent to a service; name a metadata key"
+            f"extractor is of type {type(extractor).__name__}, which cannot be sent to a service; name a metadata key, or give "
+            "what records name, by their ids"
         )
     return Call(
         "POST", f"{_path(name)}/links/entities", lambda value: int(value["mentions"]), _json({"extractor": extractor})
@@ -312,6 +321,20 @@ def explain(name: str, query: str | ArrayLike | None, vector: ArrayLike | None, 
     return _asking(name, "explain", {**asked, **_search_options(options)}, wire.plan_from_wire)
 
 
+def save_query(collection: str, name: Any, plan: Any) -> Call[None]:
+    body = _json({"name": name, "plan": as_data(plan)})
+    return Call("PUT", f"{_path(collection)}/queries", _nothing, body)
+
+
+def queries(collection: str) -> Call[dict[str, dict[str, Any]]]:
+    return Call("GET", f"{_path(collection)}/queries", lambda value: dict(value["queries"]), is_safe=True)
+
+
+def delete_query(collection: str, name: Any) -> Call[bool]:
+    body = _json({"name": name})
+    return Call("POST", f"{_path(collection)}/queries/delete", lambda value: bool(value["deleted"]), body)
+
+
 def context(name: str, question: str, budget_tokens: int, options: Wire) -> Call[Context]:
     """Raises InvalidInput for a counter of tokens, which is code of the caller's, and for a template."""
     for what in ("count_tokens", "template"):
@@ -339,11 +362,30 @@ def recall_report(
     return _asking(name, "recall-report", body, wire.recall_report_from_wire)
 
 
-def fit_fusion(name: str, queries: Sequence[str], vectors: ArrayLike | None) -> Call[Adaptive]:
-    body: Wire = {"queries": list(queries)}
+def fit_fusion(
+    name: str,
+    queries: Sequence[str] | Mapping[str, str],
+    vectors: ArrayLike | None,
+    qrels: Mapping[str, Mapping[str, int]] | None,
+    keep: bool,
+) -> Call[Adaptive]:
+    body: Wire = {"queries": dict(queries) if isinstance(queries, Mapping) else list(queries), "keep": keep}
     if vectors is not None:
         body["query_vectors_base64"] = [wire.to_base64(row) for row in as_matrix(vectors, what="the queries")]
-    return _asking(name, "fit-fusion", body, wire.adaptive_from_wire)
+    if qrels is not None:
+        body["qrels"] = {query: dict(judged) for query, judged in qrels.items()}
+    return Call("POST", f"{_path(name)}/fit-fusion", wire.adaptive_from_wire, _json(body))
+
+
+def forget_fusion(name: str) -> Call[bool]:
+    return Call("DELETE", f"{_path(name)}/fusion", lambda value: bool(value["forgotten"]))
+
+
+def fusion(name: str) -> Call[Adaptive | None]:
+    def read(value: Wire) -> Adaptive | None:
+        return None if value["fusion"] is None else wire.adaptive_from_wire(value["fusion"])
+
+    return Call("GET", f"{_path(name)}/fusion", read, is_safe=True)
 
 
 def tune(
@@ -356,11 +398,60 @@ def tune(
     return Call("POST", f"{_path(name)}/tune", wire.tuning_from_wire, _json(body))
 
 
+def adapt(name: str, *, sample: int, budget_s: float, seed: int, apply: bool) -> Call[Adaptation]:
+    body: Wire = {"sample": sample, "budget_s": budget_s, "seed": seed, "apply": apply}
+    return Call("POST", f"{_path(name)}/adapt", wire.adaptation_from_wire, _json(body))
+
+
+def adapter(name: str) -> Call[Adaptation | None]:
+    def read(value: Wire) -> Adaptation | None:
+        return None if value["adapter"] is None else wire.adaptation_from_wire(value["adapter"])
+
+    return Call("GET", f"{_path(name)}/adapter", read, is_safe=True)
+
+
+def reset_adapter(name: str) -> Call[bool]:
+    return Call("DELETE", f"{_path(name)}/adapter", lambda value: bool(value["reset"]))
+
+
 def tuning(name: str) -> Call[CollectionTuning | None]:
     def read(value: Wire) -> CollectionTuning | None:
         return None if value["tuning"] is None else wire.tuning_from_wire(value["tuning"])
 
     return Call("GET", f"{_path(name)}/tuning", read, is_safe=True)
+
+
+def storage(name: str) -> Call[StorageState]:
+    return Call("GET", f"{_path(name)}/storage", wire.storage_from_wire, is_safe=True)
+
+
+def set_storage(name: str, codec: str, wait: bool) -> Call[StorageState]:
+    body = _json({"codec": codec, "wait": wait})
+    return Call("POST", f"{_path(name)}/storage", wire.storage_from_wire, body, is_safe=True)
+
+
+def plan_storage(
+    name: str,
+    budget_bytes: int | None,
+    *,
+    max_loss: float | None,
+    queries: Mapping[str, Any] | Sequence[str] | ArrayLike | None,
+    qrels: Mapping[str, Mapping[str, int]] | None,
+    codecs: Sequence[str] | None,
+) -> Call[StoragePlan]:
+    given = {"budget_bytes": budget_bytes, "max_loss": max_loss, "codecs": None if codecs is None else list(codecs)}
+    body: Wire = {key: value for key, value in given.items() if value is not None}
+    asked, judgements = judged_queries(queries, qrels)
+    if judgements is not None:
+        body["judgements"] = [dict(grades) for grades in judgements]
+    if asked is not None:
+        encoded, is_batch = _query([asked] if isinstance(asked, str) else asked, None)
+        body.update(encoded if is_batch else {"query_vectors_base64": [encoded["vector_base64"]]})
+    return Call("POST", f"{_path(name)}/plan-storage", wire.storage_plan_from_wire, _json(body), is_safe=True)
+
+
+def compact(name: str) -> Call[None]:
+    return Call("POST", f"{_path(name)}/compact", _nothing, is_safe=True)
 
 
 def check(name: str) -> Call[list[str]]:
@@ -506,6 +597,9 @@ def _search_options(options: Wire) -> Wire:
         options["select"] = wire.selection_to_wire(options["select"])
     if "synonyms" in options:
         options["synonyms"] = checked_synonyms(options["synonyms"], InvalidQuery)
+    for part in ("prefetch", "boosts", "recommend", "discover", "plan", "params"):
+        if part in options:
+            options[part] = as_data(options[part])
     if isinstance(options.get("snippets"), SnippetOptions):
         options["snippets"] = asdict(options["snippets"])
     return {**options, "vector_format": "base64"}

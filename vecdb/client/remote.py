@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from numpy.typing import ArrayLike
@@ -12,7 +12,7 @@ from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import Sender
 from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.index.base import IndexConfig
-from vecdb.query.request import SearchKeywords
+from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.records import Columns
 from vecdb.types import (
     CollectionStats,
@@ -21,7 +21,6 @@ from vecdb.types import (
     Hits,
     Link,
     Metric,
-    Mode,
     Page,
     Plan,
     Record,
@@ -33,9 +32,13 @@ from vecdb.types import (
 if TYPE_CHECKING:
     import httpx2
 
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.evaluation import Comparison, Evaluation, GateResult
+    from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.storage_plan import StoragePlan
+    from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
 
 Progress = Callable[[int, int | None], None]
@@ -74,6 +77,7 @@ class RemoteDatabase:
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
         tokens: str | TokenConfig | None = None,
+        storage: str | None = None,
         create: bool = True,
     ) -> RemoteCollection:
         """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).
@@ -88,6 +92,7 @@ class RemoteDatabase:
             text=text,
             index=index,
             tokens=tokens,
+            storage=storage,
             create=create,
         )
         return RemoteCollection(self, self.send(call))
@@ -274,8 +279,8 @@ class RemoteCollection:
         """The links that were put at a record, either end (None: at all)."""
         return self._database.send(calls.links(self.name, id, kind))
 
-    def link_entities(self, extractor: str) -> int:
-        """As Collection.link_entities, by a metadata key: how many entities are named in all."""
+    def link_entities(self, extractor: str | Mapping[str, Iterable[str]]) -> int:
+        """As Collection.link_entities, by a metadata key or what is given for each record: how many are named in all."""
         return self._database.send(calls.link_entities(self.name, extractor))
 
     def derive(
@@ -287,6 +292,7 @@ class RemoteCollection:
         weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         degree_exponent: float = -0.5,
         seed: int = 0,
+        tune: bool = False,
     ) -> int:
         """As Collection.derive: make vectors of links; how many records have one."""
         call = calls.derive(
@@ -297,6 +303,7 @@ class RemoteCollection:
             weights=weights,
             degree_exponent=degree_exponent,
             seed=seed,
+            tune=tune,
         )
         return self._database.send(call)
 
@@ -377,6 +384,50 @@ class RemoteCollection:
         asked = calls.given(cursor=cursor, model=model, **options)
         return self._database.send(calls.search(self.name, query, vector, asked))
 
+    def recommend(
+        self,
+        positive: Any = (),
+        negative: Any = (),
+        *,
+        strategy: Strategy = "average",
+        **options: Unpack[SearchKeywords],
+    ) -> Hits:
+        """As Collection.recommend: what is like the positive examples and unlike the negative ones."""
+        examples = {"positive": positive, "negative": negative, "strategy": strategy}
+        asked: SearchKeywords = {**options, "recommend": examples}
+        hits: Hits = self.search(**asked)
+        return hits
+
+    def discover(self, target: Any = None, context: Any = (), **options: Unpack[SearchKeywords]) -> Hits:
+        """As Collection.discover: what is like the target, in the region that pairs of examples point out."""
+        asked: SearchKeywords = {**options, "discover": {"target": target, "context": context}}
+        hits: Hits = self.search(**asked)
+        return hits
+
+    def run(
+        self,
+        plan: str | SearchPlan | Mapping[str, Any],
+        query: str | Sequence[str] | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """As Collection.run: hits of a saved query, by its name, or of a plan."""
+        return self.search(query, vector=vector, **{**options, "plan": plan, "params": params})
+
+    def save_query(self, name: str, plan: SearchPlan | Mapping[str, Any]) -> None:
+        """As Collection.save_query: keep a plan with the collection under a name."""
+        self._database.send(calls.save_query(self.name, name, plan))
+
+    def queries(self) -> dict[str, dict[str, Any]]:
+        """The saved queries by name, as data."""
+        return self._database.send(calls.queries(self.name))
+
+    def delete_query(self, name: str) -> bool:
+        """Whether there was a query of that name, which is gone now."""
+        return self._database.send(calls.delete_query(self.name, name))
+
     def why_not(
         self,
         id: str,
@@ -417,24 +468,25 @@ class RemoteCollection:
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
-        modes: Sequence[Mode] = ("vector", "text", "hybrid"),
+        modes: Sequence[str] = ("vector", "text", "hybrid"),
         k: int = 100,
         measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
         where: Filter | None = None,
         **options: Any,
     ) -> dict[str, Evaluation]:
         """As Collection.evaluate: the service searches, the measures are taken here (extra [eval])."""
-        from vecdb.evaluation import Judged
+        from vecdb.evaluation import Judged, search_options
 
         judged = Judged(queries, qrels, measures)
         return {
-            mode: judged.evaluated(self.search(judged.batch, k=k, mode=mode, where=where, **options)) for mode in modes
+            mode: judged.evaluated(self.search(judged.batch, **{**search_options(mode, k), "where": where, **options}))
+            for mode in modes
         }
 
     def compare(
         self,
-        a: Mapping[str, Any] | Mode,
-        b: Mapping[str, Any] | Mode,
+        a: Mapping[str, Any] | str,
+        b: Mapping[str, Any] | str,
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
@@ -484,9 +536,25 @@ class RemoteCollection:
         call = calls.recall_report(self.name, sample=sample, k=k, ef=ef, where=where, seed=seed)
         return self._database.send(call)
 
-    def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
-        """As Collection.fit_fusion: the adaptive fusion fitted by queries without judgements."""
-        return self._database.send(calls.fit_fusion(self.name, queries, vectors))
+    def fit_fusion(
+        self,
+        queries: Sequence[str] | Mapping[str, str],
+        *,
+        vectors: ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        keep: bool = True,
+    ) -> Adaptive:
+        """As Collection.fit_fusion: the adaptive fusion fitted by queries, with or without judgements."""
+        return self._database.send(calls.fit_fusion(self.name, queries, vectors, qrels, keep))
+
+    def forget_fusion(self) -> bool:
+        """As Collection.forget_fusion."""
+        return self._database.send(calls.forget_fusion(self.name))
+
+    @property
+    def fusion(self) -> Adaptive | None:
+        """What `fit_fusion` kept, which fusion="adaptive" stands for; None without one."""
+        return self._database.send(calls.fusion(self.name))
 
     def tune(
         self,
@@ -501,6 +569,20 @@ class RemoteCollection:
         call = calls.tune(self.name, target_recall, k=k, budget_s=budget_s, queries=queries, apply=apply)
         return self._database.send(call)
 
+    def adapt(self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True) -> Adaptation:
+        """As Collection.adapt; the service cuts budget_s to what its requests may take."""
+        call = calls.adapt(self.name, sample=sample, budget_s=budget_s, seed=seed, apply=apply)
+        return self._database.send(call)
+
+    @property
+    def adapter(self) -> Adaptation | None:
+        """What is known of the map that searches use; None without one."""
+        return self._database.send(calls.adapter(self.name))
+
+    def reset_adapter(self) -> bool:
+        """Search by query vectors as the model makes them again; whether a map was in use."""
+        return self._database.send(calls.reset_adapter(self.name))
+
     @property
     def tuning(self) -> CollectionTuning | None:
         """What the last `tune` measured, and whether the collection has changed too much since; None without one."""
@@ -513,6 +595,39 @@ class RemoteCollection:
     def check(self) -> list[str]:
         """Every broken invariant in words; empty if the collection is sound."""
         return self._database.send(calls.check(self.name))
+
+    @property
+    def storage(self) -> StorageState:
+        """Which codec vectors are kept with, which one is wanted, and how far a change has come."""
+        return self._database.send(calls.storage(self.name))
+
+    def set_storage(self, codec: str, *, wait: bool = True, progress: Progress | None = None) -> StorageState:
+        """As Collection.set_storage; progress is called once, when it is done. A change that takes longer than a request may
+        needs wait=False, and `storage` to see how far it is.
+        """
+        state = self._database.send(calls.set_storage(self.name, codec, wait))
+        if progress is not None and state.share == 1.0:
+            count = self.count()
+            progress(count, count)
+        return state
+
+    def plan_storage(
+        self,
+        budget_bytes: int | None = None,
+        *,
+        max_loss: float | None = None,
+        queries: Mapping[str, Any] | Sequence[str] | ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        codecs: Sequence[str] | None = None,
+    ) -> StoragePlan:
+        """As Collection.plan_storage: which codec to store vectors with, measured on the collection's own."""
+        return self._database.send(
+            calls.plan_storage(self.name, budget_bytes, max_loss=max_loss, queries=queries, qrels=qrels, codecs=codecs)
+        )
+
+    def compact(self) -> None:
+        """Give the file's unused pages back to the file system."""
+        self._database.send(calls.compact(self.name))
 
     def optimize(self) -> None:
         """Bring everything that was written into the index, now, and wait for it."""

@@ -8,7 +8,7 @@ collection.count()`; and `config` is what the service said last (when the collec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from numpy.typing import ArrayLike
@@ -19,7 +19,7 @@ from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import AsyncSender
 from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.index.base import IndexConfig
-from vecdb.query.request import SearchKeywords
+from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.records import Columns
 from vecdb.types import (
     CollectionStats,
@@ -28,7 +28,6 @@ from vecdb.types import (
     Hits,
     Link,
     Metric,
-    Mode,
     Page,
     Plan,
     Record,
@@ -40,9 +39,13 @@ from vecdb.types import (
 if TYPE_CHECKING:
     import httpx2
 
+    from vecdb.adaptation.adapting import Adaptation
     from vecdb.evaluation import Comparison, Evaluation, GateResult
+    from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.storage_plan import StoragePlan
+    from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
 
 Progress = Callable[[int, int | None], None]
@@ -81,6 +84,7 @@ class AsyncRemoteDatabase:
         text: TextConfig | str | None = None,
         index: IndexConfig | None = None,
         tokens: str | TokenConfig | None = None,
+        storage: str | None = None,
         create: bool = True,
     ) -> AsyncRemoteCollection:
         """The collection of this name, made if absent. Settings given must be those it has (ConfigMismatch).
@@ -95,6 +99,7 @@ class AsyncRemoteDatabase:
             text=text,
             index=index,
             tokens=tokens,
+            storage=storage,
             create=create,
         )
         return AsyncRemoteCollection(self, await self.send(call))
@@ -286,8 +291,8 @@ class AsyncRemoteCollection:
         """The links that were put at a record, either end (None: at all)."""
         return await self._database.send(calls.links(self.name, id, kind))
 
-    async def link_entities(self, extractor: str) -> int:
-        """As Collection.link_entities, by a metadata key: how many entities are named in all."""
+    async def link_entities(self, extractor: str | Mapping[str, Iterable[str]]) -> int:
+        """As Collection.link_entities, by a metadata key or what is given for each record: how many are named in all."""
         return await self._database.send(calls.link_entities(self.name, extractor))
 
     async def derive(
@@ -299,6 +304,7 @@ class AsyncRemoteCollection:
         weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         degree_exponent: float = -0.5,
         seed: int = 0,
+        tune: bool = False,
     ) -> int:
         """As Collection.derive: make vectors of links; how many records have one."""
         call = calls.derive(
@@ -309,6 +315,7 @@ class AsyncRemoteCollection:
             weights=weights,
             degree_exponent=degree_exponent,
             seed=seed,
+            tune=tune,
         )
         return await self._database.send(call)
 
@@ -391,6 +398,50 @@ class AsyncRemoteCollection:
         asked = calls.given(cursor=cursor, model=model, **options)
         return await self._database.send(calls.search(self.name, query, vector, asked))
 
+    async def recommend(
+        self,
+        positive: Any = (),
+        negative: Any = (),
+        *,
+        strategy: Strategy = "average",
+        **options: Unpack[SearchKeywords],
+    ) -> Hits:
+        """As Collection.recommend: what is like the positive examples and unlike the negative ones."""
+        examples = {"positive": positive, "negative": negative, "strategy": strategy}
+        asked: SearchKeywords = {**options, "recommend": examples}
+        hits: Hits = await self.search(**asked)
+        return hits
+
+    async def discover(self, target: Any = None, context: Any = (), **options: Unpack[SearchKeywords]) -> Hits:
+        """As Collection.discover: what is like the target, in the region that pairs of examples point out."""
+        asked: SearchKeywords = {**options, "discover": {"target": target, "context": context}}
+        hits: Hits = await self.search(**asked)
+        return hits
+
+    async def run(
+        self,
+        plan: str | SearchPlan | Mapping[str, Any],
+        query: str | Sequence[str] | ArrayLike | None = None,
+        *,
+        vector: ArrayLike | None = None,
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """As Collection.run: hits of a saved query, by its name, or of a plan."""
+        return await self.search(query, vector=vector, **{**options, "plan": plan, "params": params})
+
+    async def save_query(self, name: str, plan: SearchPlan | Mapping[str, Any]) -> None:
+        """As Collection.save_query: keep a plan with the collection under a name."""
+        await self._database.send(calls.save_query(self.name, name, plan))
+
+    async def queries(self) -> dict[str, dict[str, Any]]:
+        """The saved queries by name, as data."""
+        return await self._database.send(calls.queries(self.name))
+
+    async def delete_query(self, name: str) -> bool:
+        """Whether there was a query of that name, which is gone now."""
+        return await self._database.send(calls.delete_query(self.name, name))
+
     async def why_not(
         self,
         id: str,
@@ -431,23 +482,24 @@ class AsyncRemoteCollection:
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
-        modes: Sequence[Mode] = ("vector", "text", "hybrid"),
+        modes: Sequence[str] = ("vector", "text", "hybrid"),
         k: int = 100,
         measures: Sequence[str] = ("nDCG@10", "RR@10", "AP", "R@100"),
         where: Filter | None = None,
         **options: Any,
     ) -> dict[str, Evaluation]:
         """As Collection.evaluate: the service searches, the measures are taken here (extra [eval])."""
-        from vecdb.evaluation import Judged
+        from vecdb.evaluation import Judged, search_options
 
         judged = Judged(queries, qrels, measures)
-        answers = {mode: await self.search(judged.batch, k=k, mode=mode, where=where, **options) for mode in modes}
+        settings = {mode: {**search_options(mode, k), "where": where, **options} for mode in modes}
+        answers = {mode: await self.search(judged.batch, **setting) for mode, setting in settings.items()}
         return {mode: judged.evaluated(hits) for mode, hits in answers.items()}
 
     async def compare(
         self,
-        a: Mapping[str, Any] | Mode,
-        b: Mapping[str, Any] | Mode,
+        a: Mapping[str, Any] | str,
+        b: Mapping[str, Any] | str,
         queries: Mapping[str, Any],
         qrels: Mapping[str, Mapping[str, int]],
         *,
@@ -497,9 +549,24 @@ class AsyncRemoteCollection:
         call = calls.recall_report(self.name, sample=sample, k=k, ef=ef, where=where, seed=seed)
         return await self._database.send(call)
 
-    async def fit_fusion(self, queries: Sequence[str], *, vectors: ArrayLike | None = None) -> Adaptive:
-        """As Collection.fit_fusion: the adaptive fusion fitted by queries without judgements."""
-        return await self._database.send(calls.fit_fusion(self.name, queries, vectors))
+    async def fit_fusion(
+        self,
+        queries: Sequence[str] | Mapping[str, str],
+        *,
+        vectors: ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        keep: bool = True,
+    ) -> Adaptive:
+        """As Collection.fit_fusion: the adaptive fusion fitted by queries, with or without judgements."""
+        return await self._database.send(calls.fit_fusion(self.name, queries, vectors, qrels, keep))
+
+    async def forget_fusion(self) -> bool:
+        """As Collection.forget_fusion."""
+        return await self._database.send(calls.forget_fusion(self.name))
+
+    async def fusion(self) -> Adaptive | None:
+        """What `fit_fusion` kept, which fusion="adaptive" stands for; None without one."""
+        return await self._database.send(calls.fusion(self.name))
 
     async def tune(
         self,
@@ -514,6 +581,21 @@ class AsyncRemoteCollection:
         call = calls.tune(self.name, target_recall, k=k, budget_s=budget_s, queries=queries, apply=apply)
         return await self._database.send(call)
 
+    async def adapt(
+        self, *, sample: int = 2_500, budget_s: float = 60.0, seed: int = 0, apply: bool = True
+    ) -> Adaptation:
+        """As Collection.adapt; the service cuts budget_s to what its requests may take."""
+        call = calls.adapt(self.name, sample=sample, budget_s=budget_s, seed=seed, apply=apply)
+        return await self._database.send(call)
+
+    async def adapter(self) -> Adaptation | None:
+        """As Collection.adapter, but to be called: what is known of the map that searches use; None without one."""
+        return await self._database.send(calls.adapter(self.name))
+
+    async def reset_adapter(self) -> bool:
+        """Search by query vectors as the model makes them again; whether a map was in use."""
+        return await self._database.send(calls.reset_adapter(self.name))
+
     async def tuning(self) -> CollectionTuning | None:
         """As Collection.tuning, but to be called: what the last `tune` measured; None without one."""
         return await self._database.send(calls.tuning(self.name))
@@ -525,6 +607,38 @@ class AsyncRemoteCollection:
     async def check(self) -> list[str]:
         """Every broken invariant in words; empty if the collection is sound."""
         return await self._database.send(calls.check(self.name))
+
+    async def storage(self) -> StorageState:
+        """As Collection.storage, but to be called: which codec vectors are kept with, and how far a change has come."""
+        return await self._database.send(calls.storage(self.name))
+
+    async def set_storage(self, codec: str, *, wait: bool = True, progress: Progress | None = None) -> StorageState:
+        """As Collection.set_storage; progress is called once, when it is done. A change that takes longer than a request may
+        needs wait=False, and `storage` to see how far it is.
+        """
+        state = await self._database.send(calls.set_storage(self.name, codec, wait))
+        if progress is not None and state.share == 1.0:
+            count = await self.count()
+            progress(count, count)
+        return state
+
+    async def plan_storage(
+        self,
+        budget_bytes: int | None = None,
+        *,
+        max_loss: float | None = None,
+        queries: Mapping[str, Any] | Sequence[str] | ArrayLike | None = None,
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+        codecs: Sequence[str] | None = None,
+    ) -> StoragePlan:
+        """As Collection.plan_storage: which codec to store vectors with, measured on the collection's own."""
+        return await self._database.send(
+            calls.plan_storage(self.name, budget_bytes, max_loss=max_loss, queries=queries, qrels=qrels, codecs=codecs)
+        )
+
+    async def compact(self) -> None:
+        """Give the file's unused pages back to the file system."""
+        await self._database.send(calls.compact(self.name))
 
     async def optimize(self) -> None:
         """Bring everything that was written into the index, now, and wait for it."""

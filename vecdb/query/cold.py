@@ -20,6 +20,7 @@ from vecdb.errors import InvalidQuery
 from vecdb.query.ranking import Ranking, Rows, ranked
 from vecdb.query.terms import QueryTerms
 from vecdb.storage import Store
+from vecdb.stored_vectors import StoredVectors
 from vecdb.tables import Tables
 from vecdb.types import Metric, Vector
 
@@ -32,10 +33,13 @@ _ATTEMPTS = 5
 
 
 class ColdScan:
-    """Exact search in SQL. `vectors` is None where that is impossible: no sqlite-vec, no extensions, or inner product."""
+    """Exact search in SQL. `vectors` is None where that is impossible: no sqlite-vec, no extensions, inner product, or stored
+    bytes that are not float32.
+    """
 
-    def __init__(self, store: Store, tables: Tables, metric: Metric) -> None:
+    def __init__(self, store: Store, tables: Tables, stored: StoredVectors, metric: Metric) -> None:
         self._store = store
+        self._stored = stored
         self._tables = tables
         self._metric = metric
         self._able: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
@@ -49,12 +53,23 @@ class ColdScan:
         try:
             for _ in range(_ATTEMPTS):
                 with self._store.read() as db:
+                    if not self._stored.encoding(db).is_float32:
+                        return None
                     seq = self._tables.last_seq(db)
                 found = self._nearest(blob, depth, rows)
                 with self._store.read() as db:
+                    if not self._stored.encoding(
+                        db
+                    ).is_float32:  # since a moment ago: some may have been read as they are now
+                        return None
                     if self._tables.last_seq(db) == seq:  # else the ranges may have seen different states
                         break
         except (ImportError, apsw.ExtensionLoadingError, AttributeError):  # apsw built without extensions has no method
+            return None
+        except apsw.SQLError:  # what sqlite-vec says to bytes of a codec
+            with self._store.read() as db:
+                if self._stored.encoding(db).is_float32:
+                    raise
             return None
         distances = np.array([distance for _, distance in found], dtype=np.float64)
         scores = 1.0 - distances if self._metric == "cosine" else -distances

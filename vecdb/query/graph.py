@@ -1,6 +1,7 @@
 """The graph's say in an answer (Raja & Vats 2025, part 2): what the best candidates are linked to comes up, or comes in.
 
-The best of the list so far are seeds; personalised PageRank spreads from them over the overlay. Each candidate's score is then
+The best of the list so far are seeds, weighing one by their rank; personalised PageRank spreads from them over the overlay. Each
+candidate's score is then
 
     (1 - beta) * before + beta * graph
     before the score so far, brought to 0 … 1 over the list; 0 for a record that only links led to
@@ -51,7 +52,7 @@ class GraphStage:
             self.wish()
         text = _scaled(pool.scores)
         slots = snapshot.slots_of(pool.rows)
-        seeds, weights = _seeds(slots, text, options.seeds)
+        seeds, weights = _seeds(slots, options.seeds)
         hidden = _hidden(snapshot)
         walks = overlay.prints is not None and graph is overlay.graph and hidden is None
         walks &= options.restart == getattr(overlay.prints, "restart", None)
@@ -192,12 +193,12 @@ def _scaled(scores: Scores) -> Scores:
     return (scores - scores.min()) / span if span > 0 else np.ones(len(scores))
 
 
-def _seeds(slots: Rows, text: Scores, most: int) -> tuple[Rows, Scores]:
-    """The first slots of a list that are in the graph, and weights that sum to 1, by score."""
+def _seeds(slots: Rows, most: int) -> tuple[Rows, Scores]:
+    """The first slots of a list that are in the graph, and weights that sum to 1: one by the rank. Fused scores are made for
+    their order; by their size the tenth of a hybrid list would start nearly as many walks as the first, or none at all.
+    """
     places = np.flatnonzero(slots >= 0)[:most]
-    weights = text[places]
-    if not weights.sum() > 0:
-        weights = np.ones(len(places))
+    weights = 1.0 / (places + 1.0)
     return slots[places], weights / max(weights.sum(), 1e-300)
 
 

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from vecdb.definition import Definition
+from vecdb.errors import InvalidInput
+from vecdb.filters import Node
 from vecdb.index.base import Mask
 from vecdb.memory import Snapshot
-from vecdb.query.engine import Engine
-from vecdb.query.fusion import fusion_of
+from vecdb.query.engine import Engine, both, prefetch_name
+from vecdb.query.examples import SCANNED
+from vecdb.query.plan_data import as_data
 from vecdb.query.request import Query, SearchOptions
 from vecdb.query.second_look import rerank_name
 from vecdb.query.selection import name_of
@@ -24,26 +27,39 @@ from vecdb.types import Plan, PlannedStage
 
 _WHY = {
     "exact": "exact=True was given",
+    "device": "the database was opened with a GPU as its device, which measures everything",
     "no index": "there is no index yet; it is made once there are enough vectors",
     "exact index": "the kernels are not compiled yet, so every vector of the index is measured",
     "walk": "the index is walked where it is cheaper than measuring everything",
     "filtered walk": "the filter admits so many that walking past the others is cheaper than measuring those it admits",
+    "prefetched": "every record that was prefetched is measured",
     "scan": "so few are admitted that measuring each is cheaper than a walk",
 }
 
 
-def plan_of(engine: Engine, definition: Definition, query: Query, options: SearchOptions) -> Plan:
-    """Raises InvalidQuery if the query lacks what its mode needs, as a search would."""
+def plan_of(
+    engine: Engine, definition: Definition, query: Query, options: SearchOptions, around: Node | None = None
+) -> Plan:
+    """Raises InvalidQuery if the query lacks what its mode needs, as a search would. around: a filter that holds besides."""
+    shown = engine.shown(options)
+    query = query if shown is None else shown.asked(query)
     lists = engine.stages_of(query, options)
-    snapshot, allowed, live = engine.retrieval.snapshot_of(options.condition)
-    depth = options.depth(len(lists))
+    where = both(around, options.condition)
+    snapshot, allowed, live = engine.retrieval.snapshot_of(where)
+    depth = options.depth(len(lists)) + (0 if shown is None else len(shown.rows))
     stages: list[PlannedStage] = []
     if options.condition is not None:
         stages.append(_filter(snapshot, allowed, live))
+    for number, step in enumerate(options.steps):
+        with InvalidInput.under(prefetch_name(number)):
+            inner = plan_of(engine, definition, engine.asked(query, step, options), step, where)
+        why = "its candidates are what the stages after it work on"
+        stages.append(PlannedStage(prefetch_name(number), "search", why, None, {"k": step.k}, inner.stages))
     if "vector" in lists:
-        if query.vector is None:
-            why = "the query is text and the collection has a model"
-            stages.append(PlannedStage("embed", definition.config.model or "model", why))
+        if query.vector is None and options.examples is None:
+            why, adapter = "the query is text and the collection has a model", engine.adapter.current()
+            told = {} if adapter is None else {"adapter": adapter[0]}
+            stages.append(PlannedStage("embed", definition.config.model or "model", why, None, told))
         stages.append(_vector(snapshot, allowed, definition, depth, options))
     if "text" in lists:
         stages.append(_text(engine, query.text or "", depth, options))
@@ -65,7 +81,18 @@ def _vector(
     snapshot: Snapshot, allowed: Mask | None, definition: Definition, depth: int, options: SearchOptions
 ) -> PlannedStage:
     view = snapshot.vectors
+    if options.steps:
+        most = min(sum(step.k for step in options.steps), len(snapshot.rows))
+        return PlannedStage("vector", "scan", _WHY["prefetched"], most, {})
     detail: dict[str, Any] = {"candidates": depth}
+    if (examples := options.examples) is not None and not examples.is_one_vector:
+        admitted = len(snapshot.rows) if allowed is None else int(np.count_nonzero(allowed))
+        count = len(examples.examples)
+        if admitted > SCANNED and not options.exact:
+            why = "no one vector says it, and more are admitted than are measured: a pool near the examples"
+            return PlannedStage("vector", "pool of neighbours", why, None, {**detail, "examples": count})
+        why = "no one vector says what is wanted, so every record is compared with every example"
+        return PlannedStage("vector", "scan", why, admitted * count, {**detail, "examples": count})
     if view is None:
         cost = len(snapshot.rows) if allowed is None else int(np.count_nonzero(allowed))
         if definition.config.metric == "ip":
@@ -102,7 +129,7 @@ def _text(engine: Engine, text: str, depth: int, options: SearchOptions) -> Plan
 
 def _after(lists: tuple[str, ...], options: SearchOptions) -> Iterator[PlannedStage]:
     if len(lists) > 1:
-        fusion = fusion_of(options.fusion)
+        fusion = options.joining(len(lists))
         given = getattr(fusion, "weights", None)  # some are found for each query
         weights = {} if given is None else {"weights": dict(zip(lists, given))}
         yield PlannedStage("fusion", type(fusion).__name__.lower(), "there are several lists", None, weights)
@@ -112,6 +139,8 @@ def _after(lists: tuple[str, ...], options: SearchOptions) -> Iterator[PlannedSt
         pool = {"candidates": stage.top or options.depth(1)}
         why = "a reranker was given" if number == 0 else "another reranker was given"
         yield PlannedStage(rerank_name(number), stage.name, why, None, pool)
+    if options.boosts:
+        yield PlannedStage("boosts", "typed columns", "boosts were given", None, {"boosts": as_data(options.boosts)})
     if options.min_score is not None:
         yield PlannedStage("min_score", "cut", "min_score was given", None, {"min_score": options.min_score})
     if (selector := options.selector) is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -15,25 +16,31 @@ from vecdb.definition import Definition
 from vecdb.derived import NodeVectors
 from vecdb.filters import Node
 from vecdb.index.base import Mask
+from vecdb.index.bm25 import Postings
 from vecdb.index.exact import exact_search
 from vecdb.memory import Memory, Part, Snapshot
 from vecdb.query.cold import ColdScan
+from vecdb.query.examples import SCANNED, Examples
 from vecdb.query.fusion import Evidence
 from vecdb.query.ranking import Ranking, Rows, Scores, ranked
 from vecdb.query.request import VECTOR_FIELD, SearchOptions
 from vecdb.query.snippets import SnippetOptions, snippet
-from vecdb.query.terms import Marks, QueryTerms, Thesaurus, corrected, marks_of_syntax, terms_of
+from vecdb.query.spelling import Speller
+from vecdb.query.terms import Marks, QueryTerms, Thesaurus, corrected, marks_of_syntax, terms_of, with_columns
 from vecdb.rerank.tokens import Tokens, from_bytes
 from vecdb.storage import Store
+from vecdb.stored_vectors import StoredVectors
 from vecdb.tables import Tables
 from vecdb.types import Metric, Vector
-from vecdb.vectors import Matrix, from_blobs
+from vecdb.vectors import Matrix, prepared
 from vecdb.words import Analyzer
 
 # A batch larger than this is worth loading the arrays for, instead of scanning the file once a query.
 _COLD_BATCH = 4
 _MOST_COLD_WEIGHTS = 100  # SQLite joins no more than 500 queries into one
 _GROUP = 64
+_POOL = 1_000  # nearest of each example, where not all records are measured
+_MEASURED_AT_ONCE = 8_192
 _LEAST_SCORE = float(np.finfo(np.float32).tiny)
 
 
@@ -47,6 +54,18 @@ class Found:
     detail: dict[str, Any] = field(default_factory=dict)
     recalls: list[float] | None = None
     terms: list[QueryTerms] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How like each of some examples records are. rows: (m,); similarities: (m, E)."""
+
+    rows: Rows
+    similarities: Scores
+
+    def of(self, row: int) -> list[float] | None:
+        found = np.flatnonzero(self.rows == row)
+        return self.similarities[found[0]].tolist() if len(found) else None
 
 
 TextWay = Literal["memory", "fts5", "memory (loaded first)"]
@@ -72,6 +91,7 @@ class Retrieval:
         definition: Definition,
         wait_for: Callable[[Part], None],
         nodes: NodeVectors,
+        stored: StoredVectors,
     ) -> None:
         self._store = store
         self._tables = tables
@@ -79,9 +99,12 @@ class Retrieval:
         self._definition = definition
         self._wish = wait_for
         self._text = definition.config.text
+        self._unasked = self._text.unasked
         self._own_thesaurus: Thesaurus | None = None
+        self._speller: Speller | None = None
         self._nodes = nodes
-        self._cold = ColdScan(store, tables, definition.config.metric)
+        self._stored = stored
+        self._cold = ColdScan(store, tables, stored, definition.config.metric)
 
     # -- by vector ---------------------------------------------------------------------------------------------------------
 
@@ -124,7 +147,7 @@ class Retrieval:
             found = slots >= 0
             scores = scores_of(distances[found], self._definition.config.metric)
             rankings.append(Ranking("vector", snapshot.rows[slots[found]], scores))
-        exact = options.exact or view.index is None or view.index.kind == "exact"
+        exact = options.exact or view.index is None or view.index.kind == "exact" or view.scan is not None
         detail: dict[str, Any] = {
             "engine": "exact" if exact else view.index.kind if view.index else "exact",
             "exact": exact,
@@ -156,24 +179,123 @@ class Retrieval:
             rankings.append(Ranking("vector", rows[positions[known]], scores_of(distances[known], "cosine")))
         return Found(rankings, {"engine": "exact", "exact": True, "vectors": len(rows)}, [1.0] * len(queries))
 
+    # -- by vector, some records or by examples
+
+    def by_vector_among(self, queries: Matrix, pools: Sequence[Rows], options: SearchOptions) -> Found:
+        """Each of (B, D) queries against the records of its own pool: every one that has a vector is measured."""
+        every = np.unique(np.concatenate(pools))
+        known, vectors = self.vectors_among(every, options.field)
+        rows = every[known]
+        metric = self._definition.config.metric if options.field == VECTOR_FIELD else "cosine"
+        rankings = []
+        for query, pool in zip(queries, pools):
+            mine = np.flatnonzero(np.isin(rows, pool))
+            if not len(mine):
+                rankings.append(Ranking.empty("vector"))
+                continue
+            found = exact_search(vectors[mine], query[None], len(mine), metric)
+            scores = scores_of(found.distances[0], metric)
+            rankings.append(Ranking("vector", rows[mine[found.positions[0]]], scores))
+        return Found(rankings, {"engine": "exact", "exact": True, "way": "prefetched"}, [1.0] * len(pools))
+
+    def by_examples(
+        self, examples: Examples, vectors: Matrix, depth: int, where: Node | None, options: SearchOptions
+    ) -> tuple[Found, Likeness]:
+        """The depth best records by examples whose vectors are given (E, D), and how like them each is that was measured."""
+        rows = self._with_vectors(where, options.field)
+        detail: dict[str, Any] = {"engine": "exact", "way": "scan", "exact": True}
+        recalls: list[float] | None = [1.0]
+        if len(rows) > SCANNED and not options.exact:
+            near = self.by_vector(vectors[examples.near], max(depth, _POOL), where, options)
+            rows = np.unique(np.concatenate([ranking.rows for ranking in near.rankings]))
+            detail = {**near.detail, "way": "pool", "exact": False}
+            recalls = None
+        ranking, likeness = self.like_examples(examples, vectors, rows, options)
+        return Found([ranking.first(depth)], {**detail, "measured": len(rows)}, recalls), likeness
+
+    def like_examples(
+        self, examples: Examples, vectors: Matrix, rows: Rows, options: SearchOptions
+    ) -> tuple[Ranking, Likeness]:
+        """These records, those without a vector left out, by examples."""
+        metric = self._definition.config.metric if options.field == VECTOR_FIELD else "cosine"
+        kept, parts = [np.zeros(0, np.int64)], [np.zeros((0, len(vectors)))]
+        for start in range(0, len(rows), _MEASURED_AT_ONCE):
+            block = rows[start : start + _MEASURED_AT_ONCE]
+            known, found = self.vectors_among(block, options.field)
+            kept.append(block[known])
+            parts.append(similarities(found, vectors, metric))
+        likeness = Likeness(np.concatenate(kept), np.concatenate(parts))
+        return ranked("vector", likeness.rows, examples.scores(likeness.similarities)), likeness
+
+    def vectors_among(self, rows: Rows, field: str = VECTOR_FIELD) -> tuple[Rows, Matrix]:
+        """Which of rows (m,), ascending, have a vector in this field: their places (p,), and the vectors (p, D)."""
+        if field != VECTOR_FIELD:
+            derived, vectors = self._nodes.current()
+            places = np.searchsorted(derived, rows)
+            known = np.flatnonzero(places < len(derived))
+            known = known[derived[places[known]] == rows[known]]
+            return known, vectors[places[known]]
+        if self._memory.newest().vectors is not None:
+            snapshot = self._memory.current("vectors")
+            assert snapshot.vectors is not None
+            slots = snapshot.slots_of(rows)
+            known = np.flatnonzero(snapshot.vectors.holds(slots) & (slots >= 0))
+            return known, snapshot.vectors.vectors_at(slots[known])
+        stored = self.vectors_of(rows.tolist())
+        having = np.array([place for place, vector in enumerate(stored) if vector is not None], dtype=np.int64)
+        matrix = [vector for vector in stored if vector is not None]
+        width = self._definition.config.dimension or 0
+        return having, np.stack(matrix) if matrix else np.zeros((0, width), np.float32)
+
+    def _with_vectors(self, where: Node | None, field: str) -> Rows:
+        """The rows, ascending, that the filter admits and that have a vector."""
+        snapshot, allowed, live = self._allowed(where, "vectors")
+        within = live if allowed is None else allowed
+        if within is None:
+            within = snapshot.live
+        if field != VECTOR_FIELD:
+            rows, _ = self._nodes.current()
+            slots = snapshot.slots_of(rows)
+            return rows[(slots >= 0) & within[slots]]
+        assert snapshot.vectors is not None
+        slots = np.flatnonzero(within)
+        return snapshot.rows[slots[snapshot.vectors.holds(slots)]]
+
+    def field_of(self, field: str) -> tuple[int | None, Metric]:
+        """How many numbers a vector of this field has (None: not settled yet), and how they are compared."""
+        if field != VECTOR_FIELD:
+            return self._nodes.dimension(), "cosine"
+        return self._definition.config.dimension, self._definition.config.metric
+
+    def prepared(self, vectors: Matrix, field: str, name: Callable[[int], str]) -> Matrix:
+        """Query vectors as those of a field are stored. Raises InvalidVector, DimensionMismatch."""
+        dimension, metric = self.field_of(field)
+        return prepared(vectors, dimension=dimension, metric=metric, collection=self._definition.name, name=name)
+
     # -- by words ----------------------------------------------------------------------------------------------------------
 
-    def by_text(self, queries: Sequence[str], depth: int, where: Node | None, options: SearchOptions) -> Found:
-        """The depth best records by BM25 for each query."""
+    def by_text(
+        self,
+        queries: Sequence[str],
+        depth: int,
+        where: Node | None,
+        options: SearchOptions,
+        pools: Sequence[Rows] | None = None,
+    ) -> Found:
+        """The depth best records by BM25 for each query. pools: instead of all, those among which each looks."""
         if options.syntax == "query":
-            rows = self._rows(where)
-            readable = [query.encode(errors="replace").decode() for query in queries]
-            rankings = [self._cold.words([(1.0, query)] if query.strip() else [], depth, rows) for query in readable]
+            readable = [with_columns(q.encode(errors="replace").decode(), self._tables.columns) for q in queries]
+            asked = zip(readable, self._among(where, pools))
+            rankings = [self._cold.words([(1.0, q)] if q.strip() else [], depth, rows) for q, rows in asked]
             return Found(rankings, {"engine": "fts5"})
         with self._store.read() as db:
             analyzer = Analyzer(db, self._text)
             thesaurus = self._thesaurus(options, analyzer)
-            terms = [terms_of(query, analyzer, thesaurus) for query in queries]
+            terms = [terms_of(query, analyzer, thesaurus, self._unasked) for query in queries]
         matches = [query.matches for query in terms]
         if self._memory.newest().words is not None or self._needs_memory(matches, options):
-            return self._words_from_memory(terms, depth, where, options)
-        rows = self._rows(where)
-        rankings = [self._cold.words(match, depth, rows) for match in matches]
+            return self._words_from_memory(terms, depth, where, options, pools)
+        rankings = [self._cold.words(match, depth, rows) for match, rows in zip(matches, self._among(where, pools))]
         self._wish("words")
         return Found(rankings, {"engine": "fts5"}, terms=terms)
 
@@ -185,19 +307,29 @@ class Retrieval:
         return many or options.fuzzy or self._cold.has_expired(time.time())
 
     def _words_from_memory(
-        self, queries: list[QueryTerms], depth: int, where: Node | None, options: SearchOptions
+        self,
+        queries: list[QueryTerms],
+        depth: int,
+        where: Node | None,
+        options: SearchOptions,
+        pools: Sequence[Rows] | None = None,
     ) -> Found:
         snapshot, allowed, live = self._allowed(where, "words")
         words = snapshot.words
         assert words is not None
         if options.fuzzy:
-            queries = [corrected(q, words.vocabulary, partial(words.frequency, live=live)) for q in queries]
+            speller = self._spelling(words)
+            queries = [corrected(q, speller, partial(words.frequency, live=live)) for q in queries]
         within = live if allowed is None else allowed
         rankings = []
-        for query in queries:
+        for query, pool in zip(queries, repeat(None) if pools is None else pools):
             scores = words.scores(query.weights, live, k1=self._text.k1, b=self._text.b)
             if within is not None:
                 scores[~within] = 0
+            if pool is not None:
+                slots = snapshot.slots_of(pool)
+                slots = slots[slots >= 0]
+                scores = _only(scores, slots)
             rankings.append(_best(scores, depth, snapshot))
         return Found(rankings, {"engine": "memory"}, terms=queries)
 
@@ -206,7 +338,7 @@ class Retrieval:
         loaded = self._memory.newest().words is not None
         with self._store.read() as db:
             analyzer = Analyzer(db, self._text)
-            terms = terms_of(query, analyzer, self._thesaurus(options, analyzer))
+            terms = terms_of(query, analyzer, self._thesaurus(options, analyzer), self._unasked)
         way: TextWay = "memory" if loaded else "fts5"
         if not loaded and self._needs_memory([terms.matches], options):
             way = "memory (loaded first)"
@@ -217,7 +349,7 @@ class Retrieval:
             words = snapshot.words
             assert words is not None
             if options.fuzzy:
-                terms = corrected(terms, words.vocabulary, partial(words.frequency, live=live))
+                terms = corrected(terms, self._spelling(words), partial(words.frequency, live=live))
             frequencies = {term: words.frequency(term, live) for term in terms.weights}
         weights = {term: weight for term, weight in terms.weights.items() if weight != 1.0}
         return TextForecast(way, frequencies, weights)
@@ -230,7 +362,9 @@ class Retrieval:
                 return Marks()
             if options.syntax == "query":
                 return marks_of_syntax(query, analyzer)
-            return Marks(frozenset(terms_of(query, analyzer, self._thesaurus(options, analyzer)).weights))
+            return Marks(
+                frozenset(terms_of(query, analyzer, self._thesaurus(options, analyzer), self._unasked).weights)
+            )
 
     def snippets(self, texts: Sequence[str | None], marks: Marks, options: SnippetOptions) -> list[str | None]:
         """The snippet of each text; None where there is no text."""
@@ -244,6 +378,13 @@ class Retrieval:
         if self._text.synonyms and self._own_thesaurus is None:
             self._own_thesaurus = Thesaurus(checked_synonyms(self._text.synonyms), analyzer)
         return self._own_thesaurus
+
+    def _spelling(self, words: Postings) -> Speller:
+        """The speller of a vocabulary, which snapshots share until words are read anew."""
+        speller = self._speller
+        if speller is None or speller.vocabulary is not words.vocabulary:
+            speller = self._speller = Speller(words.vocabulary)
+        return speller
 
     def evidence(self, queries: Sequence[str], options: SearchOptions, *, stems: bool = True) -> list[Evidence]:
         """What a fusion may know of each query. stems: also how rare its words are, which a query in FTS5's syntax has not."""
@@ -280,6 +421,14 @@ class Retrieval:
         """The newest state, with what of it is loaded; the slots that the filter admits; those that are visible at all."""
         return self._allowed(where)
 
+    def columns(self) -> Snapshot:
+        """The newest state with its typed columns."""
+        return self._memory.current("attributes")
+
+    def _among(self, where: Node | None, pools: Sequence[Rows] | None) -> Iterable[Rows | None]:
+        """For each query the rows to look at; None for all."""
+        return repeat(self._rows(where)) if pools is None else pools
+
     def _rows(self, where: Node | None) -> Rows | None:
         """The rows that a filter admits; None without one."""
         if where is None:
@@ -302,11 +451,8 @@ class Retrieval:
 
     def vectors_of(self, rows: Sequence[int]) -> list[Vector | None]:
         """The stored vector (D,) of each of these rows; None for a record that has none."""
-        with self._store.read() as db:
-            blobs = self._tables.vectors_of(db, rows)
-        if not blobs:
-            return [None] * len(rows)
-        found = dict(zip(blobs, from_blobs(list(blobs.values()), len(next(iter(blobs.values()))) // 4)))
+        with self._store.snapshot() as db:
+            found = self._stored.vectors_of(db, rows)
         return [found.get(row) for row in rows]
 
     def tokens_of(self, rows: Sequence[int]) -> list[Tokens | None]:
@@ -335,6 +481,24 @@ def scores_of(distances: Vector, metric: Metric) -> Scores:
     if metric == "cosine":
         return 1.0 - wide
     return -np.sqrt(wide) if metric == "l2" else -wide
+
+
+def similarities(vectors: Matrix, examples: Matrix, metric: Metric) -> Scores:
+    """(m, E): the scores by vector of vectors (m, D) against each example (E, D), as `scores_of` has them, in float64."""
+    wide, others = vectors.astype(np.float64), examples.astype(np.float64)
+    products: Scores = wide @ others.T
+    if metric != "l2":
+        return products
+    squares = np.einsum("md,md->m", wide, wide)[:, None] + np.einsum("ed,ed->e", others, others)
+    distances: Scores = np.sqrt(np.maximum(squares - 2 * products, 0.0))
+    return -distances
+
+
+def _only(scores: Vector, slots: Rows) -> Vector:
+    """The scores of these slots, 0 elsewhere."""
+    kept = np.zeros_like(scores)
+    kept[slots] = scores[slots]
+    return kept
 
 
 def _best(scores: Vector, depth: int, snapshot: Snapshot) -> Ranking:

@@ -61,7 +61,7 @@ class SecondLook:
         stages = options.stages
         for number, stage in enumerate(stages):
             name = rerank_name(number)
-            wanted = options.wanted
+            wanted = options.reranked
             if number + 1 < len(stages):  # what follows wants to see more than the page
                 following = stages[number + 1].top
                 wanted = options.depth(1) if following is None else max(wanted, following)
@@ -145,12 +145,14 @@ class SecondLook:
         tasks = [Task(courses[p].query.text or "", pools[p].candidates, wanted, courses[p].query.vector) for p in asked]
         try:
             refined = stage.reranker.refine(tasks, [answers[p] for p in asked], self._context(stage, limit))
-            found = self._retrieval.by_vector(refined, options.depth(1), options.condition, options).rankings
+            found = self._retrieval.by_vector(refined, options.depth(1), courses[0].where, options).rankings
         except Exception as error:  # the first answer is whole
             return pools, answers, {"refine_failed": f"{type(error).__name__}: {error}"}
         wider, added = list(pools), 0
         for place, ranking in zip(asked, found):
             pool, course = wider[place], courses[place]
+            if course.shown is not None:  # examples are like what was found, too
+                ranking = course.shown.without(ranking)
             seen = np.concatenate([pool.head.rows, pool.tail.rows])
             new = ranking.taken(np.flatnonzero(~np.isin(ranking.rows, pool.head.rows)))
             self._load(course, new.rows.tolist())

@@ -13,11 +13,12 @@ from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 from vecdb.errors import InvalidQuery, VecdbError
-from vecdb.filters import And, conjuncts, describe
-from vecdb.query.engine import Course, Engine, group_of
-from vecdb.query.fusion import fusion_of
+from vecdb.filters import And, Node, conjuncts, describe
+from vecdb.query.engine import Course, Engine, both, group_of, prefetch_name
+from vecdb.query.fusion import Adaptive, ZScore
+from vecdb.query.plan_data import as_data
 from vecdb.query.ranking import Ranking
-from vecdb.query.request import MOST_HITS, Query, SearchOptions
+from vecdb.query.request import MOST_HITS, Query, SearchOptions, SearchPlan
 from vecdb.query.selection import MOST_IN_POOL, Pool, name_of
 from vecdb.storage import Store
 from vecdb.tables import StoredRecord, Tables
@@ -75,15 +76,16 @@ def explain_absence(
 
 
 class _Search:
-    """One record and one query, run with this or that option."""
+    """One record and one query, run with this or that option. around: the filter of the searches that this one is part of."""
 
-    def __init__(self, engine: Engine, record: StoredRecord, query: Query) -> None:
+    def __init__(self, engine: Engine, record: StoredRecord, query: Query, around: Node | None = None) -> None:
         self._engine = engine
         self._record = record
         self._query = query
+        self._around = around
 
     def miss(self, options: SearchOptions) -> _Miss:
-        return self._by_filter(options) or self._by_lists(options)
+        return self._by_filter(options) or self._by_examples(options) or self._by_lists(options)
 
     def remedy(self, options: SearchOptions, miss: _Miss) -> Change | None:
         """Options with which the record is a hit; None if there are none."""
@@ -135,8 +137,9 @@ class _Search:
         return rank is not None and changed.offset < rank <= changed.offset + changed.k
 
     def _course(self, options: SearchOptions) -> Course:
-        course = self._engine.courses([self._query], options)[0]
-        self._query = course.query  # embedded once
+        course = self._engine.courses([self._query], options, self._around)[0]
+        if options.examples is None:
+            self._query = course.query  # embedded once
         return course
 
     # -- the stages
@@ -153,9 +156,33 @@ class _Search:
         left = json.loads(describe(And(passing))) if passing else None
         return _Miss("filter", f"its metadata does not satisfy {' and '.join(failing)}", {"where": left})
 
+    def _by_examples(self, options: SearchOptions) -> _Miss | None:
+        shown = self._engine.shown(options)
+        if shown is None or self._record.row not in shown.rows:
+            return None
+        return _Miss("examples", "it is one of the examples of the search, which are never among its hits")
+
+    def _by_prefetch(self, course: Course, options: SearchOptions) -> _Miss:
+        """Of the prefetches, none of which gave the record, the one that came nearest to it."""
+        around = both(self._around, options.condition)
+        misses = []
+        for number, step in enumerate(options.steps):
+            query = self._engine.asked(course.query, step, options)
+            miss = _Search(self._engine, self._record, query, around).miss(step)
+            name = prefetch_name(number)
+            change = None
+            if miss.change is not None:
+                changed = [_data(other) for other in options.steps]
+                changed[number] = _data(step, miss.change)
+                change = {"prefetch": changed}
+            misses.append(_Miss(f"{name}.{miss.stage}", f"{name}: {miss.reason}", change, miss.rank))
+        return min(misses, key=lambda miss: (miss.change is None, miss.rank or MOST_HITS))
+
     def _by_lists(self, options: SearchOptions) -> _Miss:
         course = self._course(options)
         row = self._record.row
+        if options.steps and row not in course.pool and course.last.rank_of(row) is None:
+            return self._by_prefetch(course, options)
         if all(ranking.rank_of(row) is None for ranking in (*course.lists, *course.stages)):  # the graph reaches others
             misses = [self._missed(ranking, options, several=len(course.lists) > 1) for ranking in course.lists]
             # The list that came nearest to having it is the one worth changing.
@@ -172,7 +199,7 @@ class _Search:
         if rank <= options.offset:
             return _Miss("page", f"it is hit {rank}, on an earlier page", {"offset": rank - 1}, rank)
         if rank > options.offset + options.k:
-            if (outweighed := self._outweighed(rank, course, options)) is not None:
+            if outweighed := self._boosted_away(rank, course, options) or self._outweighed(rank, course, options):
                 return outweighed
             reason = f"it is number {rank}, after the last of the {options.k} hits asked for"
             return _Miss("k", reason, {"k": rank - options.offset}, rank)
@@ -189,12 +216,26 @@ class _Search:
         favourite = places.index(place)
         name = course.lists[favourite].name
         reason = f"it is number {place} of the {name} list, but the fusion of the lists made it number {rank}"
-        change = self._weightier(favourite, options) or {"k": rank - options.offset}
+        change = self._weightier(favourite, course, options) or {"k": rank - options.offset}
         return _Miss("fusion", reason, change, rank)
 
-    def _weightier(self, favourite: int, options: SearchOptions) -> Change | None:
+    def _boosted_away(self, rank: int, course: Course, options: SearchOptions) -> _Miss | None:
+        """A record that would have been a hit without the boosts; None for any other."""
+        names = [ranking.name for ranking in course.stages]
+        if not options.boosts or any(name not in ("boosts", "min_score") for name in names[names.index("boosts") :]):
+            return None
+        passed = course.passed
+        before = passed[[ranking.name for ranking in passed].index("boosts") - 1].rank_of(self._record.row)
+        if before is None or before > options.offset + options.k:
+            return None
+        reason = f"it was number {before} before the boosts, which made it number {rank}"
+        return _Miss("boosts", reason, {"k": rank - options.offset}, rank)
+
+    def _weightier(self, favourite: int, course: Course, options: SearchOptions) -> Change | None:
         """The fusion with about the smallest weight of that list that admits the record; None if none does."""
-        fusion = fusion_of(options.fusion)
+        fusion = options.joining(len(course.lists))
+        if isinstance(fusion, Adaptive):  # the same with the weights that it chose
+            fusion = ZScore(weights=tuple(course.shares[ranking.name].weight for ranking in course.lists))
         given = getattr(fusion, "weights", None)
         if not given or not is_dataclass(fusion) or isinstance(fusion, type):
             return None
@@ -267,6 +308,9 @@ class _Search:
             syntax=options.syntax,
             synonyms=options.synonyms,
             fuzzy=options.fuzzy,
+            field=options.field,
+            recommend=options.recommend,
+            discover=options.discover,
         )
         return self._course(alone).lists[0]
 
@@ -314,8 +358,18 @@ class _Search:
             return _Miss(name, reason, {"rerank": None} if bounded else {"candidates": rank}, rank)
         # How many it gives depends on k; a reranker that gave fewer than it was asked for will never give this one.
         gave = len(next(ranking for ranking in course.stages if ranking.name == name))
-        change: Change = {"k": 2 * options.k} if gave >= options.wanted else {"rerank": None}
+        change: Change = {"k": 2 * options.k} if gave >= options.reranked else {"rerank": None}
         return _Miss(name, "the reranker did not rank it among the best", change, rank)
+
+
+def _data(step: SearchPlan, change: Change | None = None) -> dict[str, Any]:
+    """A prefetch with a change, as data as far as it is data."""
+    changed = {**step.changed(), **(change or {})}
+    try:
+        data: dict[str, Any] = as_data(changed)
+    except InvalidQuery:  # it holds an object of the caller's own
+        return changed
+    return data
 
 
 def _deeper(rank: int, options: SearchOptions, *, several: bool) -> Change:

@@ -1,4 +1,4 @@
-"""Fusion with weights of each query's own: how far to trust which list is read off both lists and the query's words."""
+"""Fusion with weights of each query's own: how far to trust which list is read off both lists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from vecdb.errors import InvalidQuery
 from vecdb.query.fusion.base import Evidence, Share, check_count, usual_pool
-from vecdb.query.fusion.features import NAMES, TOP, Features, features
+from vecdb.query.fusion.features import NAMES, OWN, TOP, Features, features
 from vecdb.query.fusion.scores import scaled
 from vecdb.query.ranking import Ranking, Scores
 
@@ -51,21 +51,25 @@ class Lean:
 
 @dataclass(frozen=True, slots=True)
 class Adaptive:
-    """Weighted sum of scores in deviations (as ZScore), the weights chosen for each query by a Lean.
+    """Weighted sum of scores in deviations, the weights chosen for each query by a Lean.
 
-    tendency: how the lists agree on the collection's queries as a rule, which `Collection.fit_fusion` measures; None: unknown.
+    usual: mean features of the collection's queries, in the order of OWN, which `Collection.fit_fusion` measures; None: unknown.
     lean: None for the one that comes with vecdb, learned on judged collections of many fields.
     """
 
-    tendency: float | None = None
+    usual: tuple[float, ...] | None = None
     lean: Lean | None = None
     needs_stems: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.tendency is not None and not -1.0 <= self.tendency <= 1.0:
+        if self.usual is None:
+            return
+        if len(self.usual) != len(OWN) or not all(0.0 <= value <= 1.0 for value in self.usual):
             raise InvalidQuery(
-                f"tendency of adaptive fusion is {self.tendency}; give what fit_fusion measured, -1 to 1"
+                f"usual of adaptive fusion is {self.usual}; give what fit_fusion measured, {len(OWN)} numbers from 0 to 1: "
+                f"{', '.join(OWN)}"
             )
+        object.__setattr__(self, "usual", tuple(float(value) for value in self.usual))
 
     def pool(self, wanted: int) -> int:
         return usual_pool(wanted)
@@ -73,11 +77,11 @@ class Adaptive:
     def shares(self, rankings: Sequence[Ranking], evidence: Evidence) -> tuple[tuple[Share, ...], Mapping[str, Any]]:
         check_count((0.5, 0.5), rankings)
         vector, text = rankings
-        found = features(vector, text, self.tendency)
+        found = features(vector, text, self.usual)
         weight = float(self._lean.text_weight(found))
         shares, scales = [], {}
-        for ranking, own in ((vector, 1.0 - weight), (text, weight)):
-            scores, taken = scaled(ranking.scores, near_deviations)
+        for ranking, own, scale in ((vector, 1.0 - weight, near_deviations), (text, weight, word_deviations)):
+            scores, taken = scaled(ranking.scores, scale)
             shares.append(Share(own, own * scores))
             scales[ranking.name] = list(taken)
         told = {name: round(float(value), 4) for name, value in zip(NAMES, found) if not np.isnan(value)}
@@ -87,11 +91,21 @@ class Adaptive:
     def _lean(self) -> Lean:
         if self.lean is not None:
             return self.lean
-        from vecdb.query.fusion.learned import LEAN
+        from vecdb.query.fusion.learned import LEAN, UNFITTED
 
-        return LEAN
+        return UNFITTED if self.usual is None else LEAN
 
 
 def near_deviations(scores: Scores) -> tuple[float, float]:
     """Deviations of the first hundred scores above the last of all: the same however deep the list is."""
     return float(scores.min()), float(scores[:TOP].std())
+
+
+def word_deviations(scores: Scores) -> tuple[float, float]:
+    """The same; but a text list of fewer rows has all that match, and every other row's score is 0. So the one row that has a
+    rare word lies many deviations above the rest.
+    """
+    if len(scores) >= TOP:
+        return near_deviations(scores)
+    padded = np.append(scores, np.zeros(TOP - len(scores)))
+    return float(padded.min()), float(padded.std())

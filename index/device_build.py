@@ -1,0 +1,73 @@
+"""Graphs built on a GPU: the same index as the CPU builds, by other means. Needs the extra [gpu]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vecdb.errors import InvalidInput
+from vecdb.index.arguments import as_metric, as_vectors
+from vecdb.index.base import HnswConfig
+from vecdb.index.graph import draw_levels
+from vecdb.index.hnsw import HnswIndex
+from vecdb.index.imports import adopt
+
+
+def build_on(
+    device: str,
+    vectors: ArrayLike,
+    metric: str = "cosine",
+    config: HnswConfig | None = None,
+    *,
+    threads: int | None = None,
+) -> HnswIndex:
+    """HnswIndex over vectors (N, D), its links made on a GPU ("cuda:0") from neighbours by exact search (vecdb.gpu.links).
+
+    ef_construction and order play no part, and float16 decides between neighbours about as near. Nodes that the links leave
+    out are linked on the CPU. Raises InvalidInput without such a device, or if the vectors do not fit into its memory.
+    """
+    from vecdb.gpu.corpus import Corpus
+
+    config = config or HnswConfig()
+    dimension = np.shape(vectors)[-1]
+    checked = as_vectors(vectors, dimension)
+    corpus = Corpus(
+        checked, metric=as_metric(metric), codec="float8", device=device, group=8, block_rows=max(len(checked), 1)
+    )
+    if not corpus.is_resident:
+        raise InvalidInput(f"{corpus!r} does not fit into the memory of {device}; build on the CPU")
+    levels = draw_levels(config, 0, len(checked))
+    base, upper = links_of(corpus, levels, config.M)
+    return adopt(checked, base, upper, levels, as_metric(metric), config, threads)
+
+
+def links_of(corpus: Any, levels: NDArray[np.uint8], M: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """base (N, 2M) and upper (U, M) as index/graph.py tells."""
+    import torch
+
+    from vecdb.gpu.links import link_level
+
+    count = len(levels)
+    starts = np.cumsum(levels, dtype=np.int64) - levels
+    base = np.full((count, 2 * M), -1, np.int32)
+    upper = np.full((int(levels.sum()), M), -1, np.int32)
+    for level in range(int(levels.max(initial=0)) + 1):
+        members = np.flatnonzero(levels >= level)
+        if len(members) < 2:
+            continue
+        links = link_level(
+            corpus,
+            torch.from_numpy(members).to(corpus.device),
+            torch.from_numpy(np.flatnonzero(levels[members] > level)).to(corpus.device),
+            own=M,
+            most=M if level else 2 * M,
+        )
+        places = links.cpu().numpy()
+        found = np.where(places >= 0, members[places], -1).astype(np.int32)
+        if level:
+            upper[starts[members] + level - 1] = found
+        else:
+            base[:] = found
+    return base, upper

@@ -1,0 +1,104 @@
+"""What rerankers are trained on: slates, each a query with passages in a teacher's order. One JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vecdb.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """passages: in the order in which a first stage found them. ranks: the teacher's place of each, from 1; equal ranks are
+    documents between which it does not tell. grades: judgements where there are any.
+    """
+
+    query: str
+    passages: tuple[str, ...]
+    ranks: tuple[int, ...]
+    grades: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.passages) != len(self.ranks) or not self.passages or min(self.ranks) < 1:
+            raise InvalidInput(
+                f"a slate of {len(self.passages)} passages has ranks {self.ranks}; it needs one from 1 for each passage"
+            )
+
+    @property
+    def order(self) -> list[int]:
+        """Best first; passages of one rank as they were given."""
+        return sorted(range(len(self.ranks)), key=lambda place: self.ranks[place])
+
+    def shuffled(self, random: np.random.Generator) -> Slate:
+        """The passages in another order: a model must not learn to repeat the first stage's."""
+        turn = random.permutation(len(self.passages)).tolist()
+        return Slate(
+            self.query,
+            tuple(self.passages[i] for i in turn),
+            tuple(self.ranks[i] for i in turn),
+            tuple(self.grades[i] for i in turn) if self.grades else (),
+        )
+
+
+def judged(
+    queries: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]],
+    lists: Mapping[str, Sequence[str]],
+    texts: Mapping[str, str],
+    *,
+    size: int = 16,
+    seed: int = 0,
+) -> list[Slate]:
+    """Slates out of judgements: of each query up to size // 2 judged relevant documents, and negatives drawn from its first-stage
+    list. Ranks by grade; documents of one grade share a rank. Queries without a relevant document are left out.
+    """
+    random = np.random.default_rng(seed)
+    slates = []
+    for id, query in queries.items():
+        grades = qrels.get(id, {})
+        relevant = [d for d, grade in grades.items() if grade > 0 and d in texts]
+        negatives = [d for d in lists.get(id, ()) if grades.get(d, 0) <= 0 and d in texts]
+        if not relevant or not negatives:
+            continue
+        kept = sorted(relevant, key=lambda d: -grades[d])[: max(1, size // 2)]
+        drawn = random.permutation(len(negatives))[: size - len(kept)].tolist()
+        chosen = kept + [negatives[i] for i in sorted(drawn)]
+        own = [max(0, grades.get(d, 0)) for d in chosen]
+        levels = {grade: rank for rank, grade in enumerate(sorted(set(own), reverse=True), 1)}
+        slate = Slate(query, tuple(texts[d] for d in chosen), tuple(levels[g] for g in own), tuple(map(float, own)))
+        slates.append(slate.shuffled(random))
+    return slates
+
+
+def write(path: str | Path, slates: Sequence[Slate]) -> None:
+    with Path(path).open("w", encoding="utf-8") as file:
+        for slate in slates:
+            record = {"query": slate.query, "passages": slate.passages, "ranks": slate.ranks, "grades": slate.grades}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read(path: str | Path) -> list[Slate]:
+    """Raises InvalidInput for a line that is no slate."""
+    with Path(path).open(encoding="utf-8") as file:
+        return list(_slates(file))
+
+
+def _slates(lines: Iterator[str]) -> Iterator[Slate]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+            yield Slate(
+                str(found["query"]),
+                tuple(map(str, found["passages"])),
+                tuple(map(int, found["ranks"])),
+                tuple(map(float, found.get("grades", ()))),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidInput(f"line {number} is no slate ({error}); it needs query, passages and ranks") from error
