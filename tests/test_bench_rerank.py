@@ -55,7 +55,7 @@ def made_set() -> Any:
     lists = [QueryLists(f"q{q}", "text", nothing, none, nothing, none, (), np.zeros(0, np.int64)) for q in range(3)]
     candidates = [[(10 * q + d, 1.0 / (d + 1)) for d in range(5)] for q in range(3)]
     grades = [{10 * q + 4: 2} for q in range(3)]
-    return Set("made", Lists("made", 30, lists, grades), candidates, States(documents, queries))
+    return Set("made", Lists("made", "made", 30, lists, grades), candidates, States(documents, queries))
 
 
 def test_a_set_is_reranked_by_its_states() -> None:
