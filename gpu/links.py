@@ -1,11 +1,14 @@
-"""Links of a graph, made on a GPU all at once: near neighbours by exact search, pruned for diversity, and the reverse links.
+"""Links of a graph, made on a GPU: near neighbours by exact search, pruned for diversity, and the reverse links.
 
-What HNSW inserts one by one is made here from what its nodes would have met: each node's nearest neighbours of all, and, since
-early nodes of an insertion have far links, its nearest among the few that reach the next level (every M-th node).
+HNSW inserts one by one, so that early nodes meet few others and have far links, which walks need to get anywhere: with each
+node's nearest of all instead, clustered data falls apart. Here nodes come in the same order, in groups that double what is
+there: a group searches all up to its own end, exactly; what was chosen is linked back in one step at the end.
 """
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import triton
@@ -20,40 +23,36 @@ if TYPE_CHECKING:
 
 _INTERPRETED = tl.constexpr(is_interpreted())
 _SLOTS = 64  # the node itself and what it may link to
-_NEAREST = 48  # of these, from all nodes; the rest from those of the next level
+_FIRST_GROUP = (
+    1024  # nodes, which all meet each other; a multiple of maxima.TILE, so that each prefix of the corpus is one too
+)
 _AT_ONCE = 1 << 16  # nodes whose candidates are made together
 _PRUNED_DIMS = 64
 _PAIRS = 16
 
 
-def link_level(corpus: Corpus, members: torch.Tensor, taller: torch.Tensor, *, own: int, most: int) -> torch.Tensor:
-    """(n, most) int32: links among members (n,), rows of the corpus in ascending order, by their place in it; -1 behind the last.
+def link_all(corpus: Corpus, *, own: int, most: int) -> torch.Tensor:
+    """(N, most) int32: links among the rows of a corpus, which come in this order; -1 behind the last.
 
     Each chooses `own` of its candidates, then takes in those that chose it, and where that makes more than `most`, chooses
-    again. taller: places (in members) of those of the next level. The corpus is resident, one block, with exact copies.
+    again. The corpus is resident, in one block.
     """
     import torch
 
-    block = corpus.blocks[0]
-    among = corpus if len(members) == len(corpus) else subset(corpus, members)
-    far = subset(corpus, members[taller]) if len(taller) > _SLOTS else None
-    chosen = torch.empty((len(members), own), dtype=torch.int32, device=corpus.device)
-    for first in range(0, len(members), _AT_ONCE):
-        nodes = torch.arange(first, min(first + _AT_ONCE, len(members)), device=corpus.device)
-        queries = block.exact[members[nodes], : corpus.dimension]
-        near = topk(queries, among, _NEAREST, check=False)
-        scores, rows = near.scores, near.rows
-        if far is not None:
-            others = topk(queries, far, _SLOTS - 1 - _NEAREST, check=False)
-            scores = torch.cat([scores, others.scores], 1)
-            rows = torch.cat([rows, torch.where(others.rows >= 0, taller[others.rows.clamp(min=0)], -1)], 1)
-            rows = rows.gather(1, scores.sort(dim=1, descending=True, stable=True).indices)
-        chosen[nodes] = prune(corpus, members, nodes, rows, own)
-    return _with_reverse(corpus, members, chosen, most)
+    chosen = torch.empty((len(corpus), own), dtype=torch.int32, device=corpus.device)
+    first, end = 0, min(_FIRST_GROUP, len(corpus))
+    while first < len(corpus):
+        so_far = _prefix(corpus, end)
+        for nodes in torch.arange(first, end, device=corpus.device).split(_AT_ONCE):
+            queries = corpus.blocks[0].exact[nodes, : corpus.dimension]
+            near = topk(queries, so_far, _SLOTS - 1, check=False)
+            chosen[nodes] = prune(corpus, nodes, near.rows, own)
+        first, end = end, min(2 * end, len(corpus))
+    return _with_reverse(corpus, chosen, most)
 
 
 def subset(corpus: Corpus, rows: torch.Tensor) -> Corpus:
-    """A corpus of these rows."""
+    """A corpus of these rows, in this order, in one block."""
     return Corpus(
         corpus.blocks[0].exact[rows, : corpus.dimension],
         metric=corpus.metric,
@@ -61,12 +60,26 @@ def subset(corpus: Corpus, rows: torch.Tensor) -> Corpus:
         exact=corpus.exact,
         device=corpus.device,
         group=corpus.group,
+        block_rows=max(len(rows), 1),
     )
+
+
+def _prefix(corpus: Corpus, count: int) -> Corpus:
+    """The first rows alone, not copied: whole tiles, or all."""
+    if count == len(corpus):
+        return corpus
+    block = corpus.blocks[0]
+    offsets = None if block.offsets is None else block.offsets[:count]
+    first = copy(corpus)
+    first.size = count
+    first.blocks = [Block(0, count, block.codes[:count], block.exact[:count], offsets)]
+    if block.exact is block.codes:
+        first.blocks = [replace(first.blocks[0], exact=first.blocks[0].codes)]
+    return first
 
 
 def prune(
     corpus: Corpus,
-    members: torch.Tensor,
     nodes: torch.Tensor,
     candidates: torch.Tensor,
     keep: int,
@@ -76,7 +89,7 @@ def prune(
     """(n, keep) int32: algorithm 4 of Malkov & Yashunin for nodes (n,) with candidates (n, C < _SLOTS), nearest first, -1: none.
 
     A candidate is taken if it is nearer to the node than to all taken before it (and, as on the CPU, refused where it is
-    exactly as near). all_if_few: take all of a node that has no more than `keep`. All are places in members.
+    exactly as near). all_if_few: take all of a node that has no more than `keep`.
     """
     import torch
 
@@ -88,7 +101,6 @@ def prune(
     if len(nodes):
         _prune_kernel[(len(nodes),)](
             block.exact,
-            members,
             slots,
             chosen,
             block.exact.shape[1],
@@ -103,7 +115,7 @@ def prune(
     return chosen
 
 
-def _with_reverse(corpus: Corpus, members: torch.Tensor, chosen: torch.Tensor, most: int) -> torch.Tensor:
+def _with_reverse(corpus: Corpus, chosen: torch.Tensor, most: int) -> torch.Tensor:
     """Links (n, most) of nodes that chose (n, own): these and those that chose them, nearest first."""
     import torch
 
@@ -112,7 +124,7 @@ def _with_reverse(corpus: Corpus, members: torch.Tensor, chosen: torch.Tensor, m
     targets = chosen[chosen >= 0].to(torch.int64)
     pairs = torch.unique(torch.cat([sources * count + targets, targets * count + sources]))
     nodes, others = pairs // count, pairs % count
-    scores = _pair_scores(corpus, members, nodes, others)
+    scores = _pair_scores(corpus, nodes, others)
     order = scores.sort(descending=True, stable=True).indices
     order = order[nodes[order].sort(stable=True).indices]
     nodes, others = nodes[order], others[order]
@@ -124,12 +136,12 @@ def _with_reverse(corpus: Corpus, members: torch.Tensor, chosen: torch.Tensor, m
     links = torch.empty((count, most), dtype=torch.int32, device=device)
     for first in range(0, count, _AT_ONCE):
         part = torch.arange(first, min(first + _AT_ONCE, count), device=device)
-        links[part] = prune(corpus, members, part, candidates[part], most, all_if_few=True)
+        links[part] = prune(corpus, part, candidates[part], most, all_if_few=True)
     return links
 
 
-def _pair_scores(corpus: Corpus, members: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """(P,) float32: products (or minus squared distances, both in the scale of exact copies) of pairs of places in members."""
+def _pair_scores(corpus: Corpus, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """(P,) float32: products (or minus squared distances, both in the scale of exact copies) of pairs of rows."""
     import torch
 
     block = corpus.blocks[0]
@@ -137,7 +149,6 @@ def _pair_scores(corpus: Corpus, members: torch.Tensor, left: torch.Tensor, righ
     if len(left):
         _pair_kernel[(triton.cdiv(len(left), _PAIRS),)](
             block.exact,
-            members,
             left,
             right,
             scores,
@@ -154,7 +165,6 @@ def _pair_scores(corpus: Corpus, members: torch.Tensor, left: torch.Tensor, righ
 @triton.jit
 def _pair_kernel(
     base_ptr,
-    members_ptr,
     left_ptr,
     right_ptr,
     scores_ptr,
@@ -166,8 +176,8 @@ def _pair_kernel(
 ):
     at = tl.program_id(0).to(tl.int64) * PAIRS + tl.arange(0, PAIRS)
     is_there = at < count
-    left = tl.load(members_ptr + tl.load(left_ptr + at, mask=is_there, other=0)) * dim
-    right = tl.load(members_ptr + tl.load(right_ptr + at, mask=is_there, other=0)) * dim
+    left = tl.load(left_ptr + at, mask=is_there, other=0) * dim
+    right = tl.load(right_ptr + at, mask=is_there, other=0) * dim
     total = tl.zeros((PAIRS, DIMS), tl.float32)
     for start in range(0, dim, DIMS):
         d = start + tl.arange(0, DIMS)
@@ -181,7 +191,6 @@ def _pair_kernel(
 @triton.jit
 def _prune_kernel(
     base_ptr,
-    members_ptr,
     slots_ptr,
     chosen_ptr,
     dim,
@@ -200,7 +209,7 @@ def _prune_kernel(
     slot = tl.arange(0, SLOTS)
     place = tl.load(slots_ptr + item * SLOTS + slot)
     known = place >= 0
-    row = tl.load(members_ptr + tl.maximum(place, 0)) * dim
+    row = tl.maximum(place, 0).to(tl.int64) * dim
     near = tl.zeros((SLOTS, SLOTS), tl.float32)
     for start in range(0, dim, DIMS):
         d = start + tl.arange(0, DIMS)

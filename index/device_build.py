@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from vecdb.errors import InvalidInput
 from vecdb.index.arguments import as_metric, as_vectors
 from vecdb.index.base import HnswConfig
-from vecdb.index.graph import draw_levels
+from vecdb.index.graph import draw_levels, shuffled
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.imports import adopt
 
@@ -25,8 +25,9 @@ def build_on(
 ) -> HnswIndex:
     """HnswIndex over vectors (N, D), its links made on a GPU ("cuda:0") from neighbours by exact search (vecdb.gpu.links).
 
-    ef_construction and order play no part, and float16 decides between neighbours about as near. Nodes that the links leave
-    out are linked on the CPU. Raises InvalidInput without such a device, or if the vectors do not fit into its memory.
+    Nodes come in the order of the seed, whatever config.order and ef_construction say, and float16 decides between neighbours
+    about as near. Nodes that the links leave out are linked on the CPU. Raises InvalidInput without such a device, or if the
+    vectors do not fit into its memory.
     """
     from vecdb.gpu.corpus import Corpus
 
@@ -39,35 +40,30 @@ def build_on(
     if not corpus.is_resident:
         raise InvalidInput(f"{corpus!r} does not fit into the memory of {device}; build on the CPU")
     levels = draw_levels(config, 0, len(checked))
-    base, upper = links_of(corpus, levels, config.M)
+    base, upper = links_of(corpus, levels, config)
     return adopt(checked, base, upper, levels, as_metric(metric), config, threads)
 
 
-def links_of(corpus: Any, levels: NDArray[np.uint8], M: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """base (N, 2M) and upper (U, M) as index/graph.py tells."""
+def links_of(corpus: Any, levels: NDArray[np.uint8], config: HnswConfig) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """base (N, 2M) and upper (U, M) as index/graph.py tells, for the vectors of a corpus in one block."""
     import torch
 
-    from vecdb.gpu.links import link_level
+    from vecdb.gpu.links import link_all, subset
 
-    count = len(levels)
+    count, M = len(levels), config.M
     starts = np.cumsum(levels, dtype=np.int64) - levels
     base = np.full((count, 2 * M), -1, np.int32)
     upper = np.full((int(levels.sum()), M), -1, np.int32)
+    coming = shuffled(config, 0, np.arange(count, dtype=np.int32))
     for level in range(int(levels.max(initial=0)) + 1):
-        members = np.flatnonzero(levels >= level)
+        members = coming[levels[coming] >= level]
         if len(members) < 2:
             continue
-        links = link_level(
-            corpus,
-            torch.from_numpy(members).to(corpus.device),
-            torch.from_numpy(np.flatnonzero(levels[members] > level)).to(corpus.device),
-            own=M,
-            most=M if level else 2 * M,
-        )
-        places = links.cpu().numpy()
+        among = subset(corpus, torch.from_numpy(members).to(corpus.device, torch.int64))
+        places = link_all(among, own=M, most=M if level else 2 * M).cpu().numpy()
         found = np.where(places >= 0, members[places], -1).astype(np.int32)
         if level:
             upper[starts[members] + level - 1] = found
         else:
-            base[:] = found
+            base[members] = found
     return base, upper

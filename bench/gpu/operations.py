@@ -232,7 +232,7 @@ def links(rows: int, dim: int) -> Iterator[Line]:
         torch.cuda.synchronize()
         start = time.perf_counter()
         corpus = Corpus(vectors, metric="cosine", codec="float8", group=8)
-        base, _ = links_of(corpus, levels, HnswConfig().M)
+        base, _ = links_of(corpus, levels, HnswConfig())
         seconds = time.perf_counter() - start
         degree = float((base >= 0).sum(axis=1).mean())
         yield {"what": f"vecdb, {turn}", "rows": rows, "dim": dim, "ms": seconds * 1e3, "degree": degree}

@@ -10,6 +10,7 @@ import torch
 
 from vecdb.gpu import links, reference
 from vecdb.gpu.corpus import Corpus
+from vecdb.gpu.topk import topk
 from vecdb.index.base import HnswConfig
 from vecdb.index.device_build import build_on
 from vecdb.index.exact import exact_search
@@ -23,7 +24,7 @@ def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the interpreter, whose time goes with them."""
     if DEVICE == "cpu":
         monkeypatch.setattr(links, "_SLOTS", 16)
-        monkeypatch.setattr(links, "_NEAREST", 12)
+        monkeypatch.setattr(links, "_FIRST_GROUP", 256)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -47,15 +48,14 @@ def test_pruning_takes_what_algorithm_4_takes(metric: Any) -> None:
     corpus = Corpus(base, metric=metric, device=DEVICE)
     similar = reference.similarities(base.double(), base.double(), metric)
     nodes = torch.tensor([3, 50, 119], device=DEVICE)
-    members = torch.arange(120, device=DEVICE)
     candidates = similar[nodes].topk(15).indices
     candidates[1, 10:] = -1
     candidates[2, 7] = candidates[2, 6]
-    chosen = links.prune(corpus, members, nodes, candidates, 8)
+    chosen = links.prune(corpus, nodes, candidates, 8)
     for node, of_node, row in zip(nodes.tolist(), candidates.tolist(), chosen.tolist()):
         wanted = diverse(similar, node, of_node, 8)
         assert row == wanted + [-1] * (8 - len(wanted))
-    few = links.prune(corpus, members, nodes, candidates[:, :6], 8, all_if_few=True)
+    few = links.prune(corpus, nodes, candidates[:, :6], 8, all_if_few=True)
     assert [set(row) - {-1} for row in few.tolist()] == [
         set(of) - {n} for n, of in zip([3, 50, 119], candidates[:, :6].tolist())
     ]
@@ -69,7 +69,7 @@ def test_a_graph_built_on_the_device_is_sound_and_finds_as_much(metric: Any, rng
     config = HnswConfig(M=6 if DEVICE == "cuda" else 3, ef=48)
     index = build_on(DEVICE, vectors, metric, config)
     assert index.check() == []
-    queries = vectors[:30] + rng.normal(size=(30, 16)).astype(np.float32) / 10
+    queries = vectors[:40] + rng.normal(size=(40, 16)).astype(np.float32) / 10
     truth = exact_search(vectors, queries, 5, metric, None).positions
 
     def recall(of: HnswIndex) -> float:
@@ -79,6 +79,13 @@ def test_a_graph_built_on_the_device_is_sound_and_finds_as_much(metric: Any, rng
     assert recall(index) >= recall(HnswIndex.build(vectors, metric, config)) - 0.05
     again = HnswIndex.open(index.settings(), index.arrays())
     assert again.check() == []
+
+
+def test_a_prefix_of_a_corpus_is_searched_alone() -> None:
+    queries, base = normal(3, 16), normal(400, 16, seed=1)
+    first = links._prefix(Corpus(base, metric="l2", device=DEVICE), 256)
+    found, truth = topk(queries, first, 5), reference.topk(queries, base[:256], 5, metric="l2")
+    assert (found.rows == truth[1]).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
