@@ -85,7 +85,7 @@ class StoragePlan:
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise MissingExtra("pictures need matplotlib: pip install matplotlib") from error
+            raise MissingExtra("pictures need matplotlib: pip install 'vecdb[plot]'") from error
         figure = Figure(figsize=(8, 5))
         axes = figure.subplots()
         front = sorted((one for one in self.choices if one.is_pareto), key=lambda one: one.total_bytes)
