@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from vecdb.index.base import Mask, Metric, Neighbours, Positions, Vectors
 from vecdb.index.growth import aligned
+from vecdb.index.kernels import METRIC_CODES, MIDDLE
 from vecdb.index.neural_lsh import kernels
 from vecdb.index.neural_lsh.network import Network
 from vecdb.index.simd import padded
 
-_MIDDLE = 128
 _LARGEST = 127
-_METRICS = {"l2": 0, "ip": 1, "cosine": 2}
 _NUMBERS_AT_ONCE = 2**22
 _NO_MASK: Mask = np.zeros(1, np.bool_)
 _BALANCE_ROUNDS = 200
@@ -53,8 +52,8 @@ class Bins:
         step = max(1, _NUMBERS_AT_ONCE // dimension)
         for start in range(0, len(members), step):
             numbers, scale = coded(vectors[members[start : start + step]] - centre)
-            codes[start : start + step] = _MIDDLE
-            codes[start : start + step, :dimension] = numbers.astype(np.int16) + _MIDDLE
+            codes[start : start + step] = MIDDLE
+            codes[start : start + step, :dimension] = numbers.astype(np.int16) + MIDDLE
             scales[start : start + step] = scale
             if metric != "ip":
                 energy = np.einsum("nd,nd->n", numbers, numbers, dtype=np.int64)
@@ -106,7 +105,7 @@ class Bins:
             rows,
             work,
         )
-        kernels.recheck(vectors, self.members, rows, queries, _METRICS[self.metric], positions, found)
+        kernels.recheck(vectors, self.members, rows, queries, METRIC_CODES[self.metric], positions, found)
         return Neighbours(positions, found, work)
 
 

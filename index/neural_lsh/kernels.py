@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from vecdb.index.kernels import DOT, L2, MIDDLE
 from vecdb.index.simd import dot_codes
 
 # Sums may be taken in any order, so that they can be vectors; nothing is assumed of infinities.
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
-_MIDDLE = 128  # what a code stores for zero
 
 
 # Partition ------------------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def _scan_bin(
         if filtered and not allowed[members[row]]:
             continue
         seen += 1
-        product = np.float32(dot_codes(codes, row, query) - _MIDDLE * sum_of_query)
+        product = np.float32(dot_codes(codes, row, query) - MIDDLE * sum_of_query)
         away = norms[row] - np.float32(2.0) * (scale * scales[row]) * product
         if size < room:
             distances[size] = away
@@ -226,7 +226,7 @@ def scan(
 def recheck(vectors, members, rows, queries, metric, positions, distances):
     """The k nearest of each query's rows (B, r) in full precision, by (distance, position): positions, distances (B, k).
 
-    vectors (N', D) by position. metric: 0 squared Euclidean, 1 negated dot product, 2 one less the dot product. Sums are taken in
+    vectors (N', D) by position. metric: one of METRIC_CODES. Sums are taken in
     float64, so that distances equal what the exact index says; what is unused is -1 and inf.
     """
     k = positions.shape[1]
@@ -237,14 +237,14 @@ def recheck(vectors, members, rows, queries, metric, positions, distances):
                 break
             position = members[rows[i, j]]
             total = 0.0
-            if metric == 0:
+            if metric == L2:
                 for d in range(queries.shape[1]):
                     difference = np.float64(vectors[position, d]) - np.float64(queries[i, d])
                     total += difference * difference
             else:
                 for d in range(queries.shape[1]):
                     total += np.float64(vectors[position, d]) * np.float64(queries[i, d])
-                total = -total if metric == 1 else max(1.0 - total, 0.0)
+                total = -total if metric == DOT else max(1.0 - total, 0.0)
             away = np.float32(total)
             if size == k and (away, position) >= (distances[i, k - 1], positions[i, k - 1]):
                 continue
