@@ -250,6 +250,27 @@ def test_the_remedy_of_any_plan_admits_the_record(
         assert id not in collection.search(**QUERIES, mode="hybrid", k=100).ids
 
 
+def test_a_selection_that_keeps_choosing_others_is_left_out(collections: Callable[[int], vecdb.Collection]) -> None:
+    """Each larger k looks at more candidates than the pool holds, and each larger pool has one more that is chosen first."""
+    collection = collections(7)
+    plan: dict[str, Any] = {"k": 1, "fusion": "adaptive", "select": Coverage(1, 0, 0, pool=7), "candidates": 1}
+    why = collection.why_not("r3", **QUERIES, **plan)
+    assert why.stage == "select"
+    assert why.change is not None
+    assert "r3" in collection.search(**QUERIES, **{**plan, **why.change}).ids
+
+
+def test_a_lower_min_score_admits_a_record_whose_score_falls_with_its_age(
+    collections: Callable[[int], vecdb.Collection],
+) -> None:
+    boosts = [{"field": "$created", "decay": "exp", "scale": "30d"}]
+    plan: dict[str, Any] = {"k": 60, "mode": "vector", "boosts": boosts, "min_score": 2.0}
+    why = collections(7).why_not("r11", **QUERIES, **plan)
+    assert why.change is not None
+    assert set(why.change) == {"min_score"}
+    assert "r11" in collections(7).search(**QUERIES, **{**plan, **why.change}).ids
+
+
 # -- misses whose stage is known by construction
 
 SIZE = 80

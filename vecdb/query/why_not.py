@@ -27,7 +27,8 @@ from vecdb.types import Mode, WhyNot
 Change = dict[str, Any]
 
 _MOST_STEPS = 24  # changes tried one after the other; each opens the way to a later stage, and few queries have five
-# From then on the depth of the lists is held: a larger k looks deeper into them, and the record's rank may keep ahead of it.
+# From then on the depth of the lists is held, and a selection that drops the record is left out: a larger k looks deeper into the
+# lists, a larger pool brings in others that are chosen first, and the record's rank may keep ahead of either.
 _STEPS_BEFORE_HOLDING = 8
 _MOST_DOUBLINGS, _HALVINGS = (
     20,
@@ -95,7 +96,7 @@ class _Search:
                 return self._smallest(options, change)
             if not miss.change:
                 return None
-            change |= miss.change
+            change |= {"select": "topk"} if step >= _STEPS_BEFORE_HOLDING and miss.stage == "select" else miss.change
             if step == _STEPS_BEFORE_HOLDING and options.candidates is None:
                 changed = replace(options, **change)
                 change["candidates"] = changed.depth(len(self._engine.stages_of(self._query, changed)))
@@ -327,7 +328,8 @@ class _Search:
 
     def _below(self, rank: int, before: Ranking, course: Course, options: SearchOptions) -> _Miss:
         score = float(before.scores[rank - 1])
-        return _Miss("min_score", f"its score is {score!r}, below {options.min_score!r}", {"min_score": score}, rank)
+        reason = f"its score is {score!r}, below {options.min_score!r}"
+        return _Miss("min_score", reason, {"min_score": _rounded_down(score)}, rank)
 
     def _unchosen(self, rank: int, before: Ranking, course: Course, options: SearchOptions) -> _Miss:
         selector, chosen = options.selector, course.chosen
@@ -387,6 +389,13 @@ def _larger_pool(rank: int, options: SearchOptions) -> Change | None:
     if rank > MOST_IN_POOL or not is_dataclass(selector) or isinstance(selector, type):
         return None
     return {"select": replace(selector, pool=rank)}
+
+
+def _rounded_down(score: float) -> float:
+    """Short to read, and low enough for a score that falls with the age of its record to stay above it until the next search."""
+    low_enough = score - abs(score) / 10_000
+    short = float(f"{score - abs(score) / 1_000:.3g}")
+    return min(short, low_enough)
 
 
 def _in_words(change: Mapping[str, Any]) -> str:
