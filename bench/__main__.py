@@ -22,6 +22,7 @@ COMMANDS = {
     "rerank": "the second look: MaxSim kernels, orders of the same candidates, pruning, projection heads",
     "retrieval": "joining lists: dense, BM25, RRF, vstash's rule, adaptive on judged collections; a hybrid query's time",
     "adapt": "the query map that a collection learns from its own documents, on judged queries; how long learning takes",
+    "grank": "what users take next: GRank, its parts and what is usual beside it, of a whole catalogue",
     "gpu": "operations on a GPU beside PyTorch and cuVS: exact search, MaxSim, links of a graph",
     "robustness": "kill -9, damaged files, several processes",
 }
