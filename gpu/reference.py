@@ -34,6 +34,32 @@ def topk(
     return best, rows.masked_fill(best == float("-inf"), -1)
 
 
+def walk(
+    similar: torch.Tensor, links: torch.Tensor, starts: torch.Tensor, ef: int, *, expand: int = 1
+) -> tuple[list[list[int]], list[int]]:
+    """For each query the rows that a walk holds at its end, best first, and how many it has scored.
+
+    similar (B, N): scores of all rows, larger is nearer; links (N, L) and starts (B, S): -1 for none. Steps expand the best
+    `expand` rows of the beam of ef that were not expanded yet; of equal scores the smaller row is better.
+    """
+    beams, work = [], []
+    for scores, first in zip(similar.tolist(), starts.tolist()):
+        beam: list[tuple[float, int]] = []
+        met: set[int] = set()
+        expanded: set[int] = set()
+        coming = first
+        while coming:
+            new = set(coming) - met - {-1}
+            met |= new
+            beam = sorted(beam + [(-scores[row], row) for row in new])[:ef]
+            parents = [row for _, row in beam if row not in expanded][:expand]
+            expanded.update(parents)
+            coming = [row for parent in parents for row in links[parent].tolist()]
+        beams.append([row for _, row in beam])
+        work.append(len(met))
+    return beams, work
+
+
 def maxsim(
     queries: torch.Tensor, query_starts: torch.Tensor, tokens: torch.Tensor, starts: torch.Tensor
 ) -> torch.Tensor:

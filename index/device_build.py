@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from vecdb.errors import InvalidInput
 from vecdb.index.arguments import as_metric, as_vectors
 from vecdb.index.base import HnswConfig
-from vecdb.index.graph import draw_levels, shuffled
-from vecdb.index.hnsw import HnswIndex
-from vecdb.index.imports import adopt
+from vecdb.index.levels import draw_levels, shuffled
+
+if TYPE_CHECKING:
+    from vecdb.index.hnsw import HnswIndex
 
 
 def build_on(
@@ -30,6 +31,7 @@ def build_on(
     vectors do not fit into its memory.
     """
     from vecdb.gpu.corpus import Corpus
+    from vecdb.index.imports import adopt
 
     config = config or HnswConfig()
     dimension = np.shape(vectors)[-1]

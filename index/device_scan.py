@@ -38,10 +38,11 @@ def scanner_on(device: str) -> Scanner | None:
 class DeviceScan:
     """Half-precision copies choose, float32 copies score: six bytes a number on the device, or in blocks copied to it.
 
-    Raises MemoryError where neither device nor host has room for them.
+    in_one_block: however many there are, for those who walk among them. Raises MemoryError where neither device nor host has
+    room for them.
     """
 
-    def __init__(self, vectors: Vectors, metric: Metric, *, device: str) -> None:
+    def __init__(self, vectors: Vectors, metric: Metric, *, device: str, in_one_block: bool = False) -> None:
         from vecdb.gpu.corpus import Corpus
         from vecdb.gpu.launch import OutOfDeviceMemory, need_triton
 
@@ -52,8 +53,9 @@ class DeviceScan:
         self._vectors = vectors
         # Vectors are at unit length under cosine, as in every index, so that it is the inner product.
         product: Metric = "l2" if metric == "l2" else "ip"
+        corpus = partial(Corpus, vectors, metric=product, exact="float32", device=device)
         try:
-            self._corpus = Corpus(vectors, metric=product, exact="float32", device=device)
+            self.corpus = corpus(block_rows=max(len(vectors), 1)) if in_one_block else corpus()
         except torch.cuda.OutOfMemoryError as error:
             raise OutOfDeviceMemory(str(error)) from error
 
@@ -70,7 +72,7 @@ class DeviceScan:
             return exact_search(self._vectors, queries, k, self.metric, allowed)
         mask = None if allowed is None else torch.from_numpy(np.array(allowed))
         try:
-            found = topk(torch.from_numpy(np.array(queries, np.float32)), self._corpus, k, allowed=mask)
+            found = topk(torch.from_numpy(np.array(queries, np.float32)), self.corpus, k, allowed=mask)
         except OutOfDeviceMemory:
             return exact_search(self._vectors, queries, k, self.metric, allowed)
         scores, rows = found.scores.cpu().numpy(), found.rows.cpu().numpy()

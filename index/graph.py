@@ -18,18 +18,16 @@ from vecdb.index.arguments import as_vectors
 from vecdb.index.base import HnswConfig, Mask, Metric, Positions, Vectors
 from vecdb.index.growth import aligned_copy, frozen, is_aligned, with_room
 from vecdb.index.kernels import METRIC_CODES, Coding, Graph
+from vecdb.index.levels import draw_levels
 from vecdb.index.simd import padded
 
 Nodes = NDArray[np.int32]
 
-_HIGHEST_LEVEL = 31  # with M >= 2 a node reaches it once in 2**31
 _MOST_NODES = 2**31 - 1  # links are int32
-_EVEN_STEP = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, the step of SplitMix64
 _REFIT_GROWTH = 4  # times as many vectors as the coding was fitted to, if these were few
 _TRIED = 64  # nodes by which lines are tried, against so many others:
 _COMPARED = 2048
 _TRUST = 0.9  # the share of near nodes that lines must find near; 0.99 and more on ordinary data
-_LEVELS, _ORDER = 1, 2  # two streams of random numbers from one seed
 
 
 class HnswGraph:
@@ -334,40 +332,6 @@ class HnswGraph:
 def _some(nodes: NDArray[np.int64], count: int = 64) -> Nodes:
     """At most about `count` of them, evenly spread."""
     return np.ascontiguousarray(nodes[:: max(1, len(nodes) // count)], np.int32)
-
-
-def draw_levels(config: HnswConfig, first: int, count: int) -> NDArray[np.uint8]:
-    """Levels of nodes number first … first + count - 1: level l or higher with probability M**-l (mL = 1 / ln M).
-
-    They depend on seed and running number alone, not on how nodes came in batches, and compare integers, so that no
-    machine's logarithm matters.
-    """
-    draws = _random(config.seed, _LEVELS, first, count)
-    levels = np.zeros(count, np.uint8)
-    for level in range(1, _HIGHEST_LEVEL + 1):
-        reaches = draws < np.uint64(2**64 // config.M**level)
-        if not reaches.any():
-            break
-        levels += reaches
-    return levels
-
-
-def shuffled(config: HnswConfig, first: int, nodes: Nodes) -> Nodes:
-    """The nodes, of running numbers from `first` on, in the order that the seed gives."""
-    return nodes[np.argsort(_random(config.seed, _ORDER, first, len(nodes)), kind="stable")]
-
-
-def _random(seed: int, stream: int, first: int, count: int) -> NDArray[np.uint64]:
-    """(count,) uint64, evenly spread: SplitMix64 (Steele, Lea & Flood 2014) of seed, stream and running number."""
-    numbers = np.arange(first, first + count, dtype=np.uint64)
-    origin = _mixed(np.array([seed], np.uint64) + np.array([stream], np.uint64) * _EVEN_STEP)
-    return _mixed(origin + _EVEN_STEP * (numbers + np.uint64(1)))
-
-
-def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 def _saved(arrays: Mapping[str, NDArray[Any]], name: str, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vecdb.index.base import HnswConfig, VectorIndex, Vectors
-from vecdb.index.graph import Nodes, shuffled
+from vecdb.index.graph import Nodes
+from vecdb.index.levels import shuffled
 from vecdb.index.lid import LidMethod, lid_among, lid_order, sorted_by_lid
 
 # Measuring all pairs of so many takes about as long as building an index over them and asking that; beyond, it takes longer.

@@ -15,10 +15,12 @@ from typing import Any
 
 from bench.machine import describe_run, result_path, results_folder
 
+_OPERATIONS = ("search", "maxsim", "links", "walk")
+
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__, formatter_class=_KeepLines)
-    parser.add_argument("--only", nargs="*", choices=("search", "maxsim", "links"), help="these operations alone")
+    parser.add_argument("--only", nargs="*", choices=_OPERATIONS, help="these operations alone")
     parser.add_argument("--rows", type=int, default=1_000_000, help="vectors searched")
     parser.add_argument("--dims", type=int, nargs="*", default=[768, 128])
     parser.add_argument("--out", type=Path, help="folder of the result file")
@@ -53,7 +55,7 @@ def _lines(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     card = operations.ceilings()
     head = {**describe_run("gpu"), "card": card}
     yield {**head, "operation": "ceilings", "what": card["name"]}
-    wanted = options.only or ["search", "maxsim", "links"]
+    wanted = options.only or _OPERATIONS
     if "search" in wanted:
         for dim in options.dims:
             yield from ({**head, "operation": "search", **case} for case in operations.search(options.rows, dim, card))
@@ -61,6 +63,9 @@ def _lines(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield from ({**head, "operation": "maxsim", **case} for case in operations.maxsim(card))
     if "links" in wanted:
         yield from ({**head, "operation": "links", **case} for case in operations.links(options.rows, options.dims[0]))
+    if "walk" in wanted:
+        for dim in options.dims:
+            yield from ({**head, "operation": "walk", **case} for case in operations.walks(options.rows, dim, card))
 
 
 def _shown(line: dict[str, Any]) -> str:
@@ -74,6 +79,7 @@ def _shown(line: dict[str, Any]) -> str:
         "ms": "ms",
         "per_s": "/s",
         "recall": "recall",
+        "work": "scored",
         "roofline": "of roofline",
     }
     for key, unit in units.items():

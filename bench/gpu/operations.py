@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bench.machine import version_of
 from vecdb.gpu import reference
@@ -17,6 +18,11 @@ from vecdb.gpu.corpus import Corpus
 from vecdb.gpu.maxsim import Documents
 from vecdb.gpu.maxsim import maxsim as fused_maxsim
 from vecdb.gpu.topk import topk
+from vecdb.gpu.walk import MOST_EF, Graph, walk
+from vecdb.index.base import HnswConfig
+from vecdb.index.device_build import links_of
+from vecdb.index.device_walk import entries_of
+from vecdb.index.levels import draw_levels
 
 Line = dict[str, Any]
 Call = Callable[[torch.Tensor], torch.Tensor]
@@ -222,20 +228,53 @@ def _replayed_ms(calls: list[Any]) -> float:
 
 def links(rows: int, dim: int) -> Iterator[Line]:
     """All links of a graph. (What the CPU finds through them, tests/gpu/test_links.py asks.)"""
-    from vecdb.index.base import HnswConfig
-    from vecdb.index.device_build import links_of
-    from vecdb.index.graph import draw_levels
-
     vectors = embeddings(rows, dim, 0)
-    levels = draw_levels(HnswConfig(), 0, rows)
     for turn in ("kernels compile", "warm", "warm"):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        corpus = Corpus(vectors, metric="cosine", codec="float8", group=8)
-        base, _ = links_of(corpus, levels, HnswConfig())
-        seconds = time.perf_counter() - start
+        base, _, seconds = _linked(vectors)
         degree = float((base >= 0).sum(axis=1).mean())
         yield {"what": f"vecdb, {turn}", "rows": rows, "dim": dim, "ms": seconds * 1e3, "degree": degree}
+
+
+def _linked(vectors: torch.Tensor) -> tuple[NDArray[np.int32], NDArray[np.uint8], float]:
+    """Base links of a graph, the levels of its nodes, and the seconds that all of it took, encoding included."""
+    config = HnswConfig()
+    levels = draw_levels(config, 0, len(vectors))
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    corpus = Corpus(vectors, metric="cosine", codec="float8", group=8)
+    base, _ = links_of(corpus, levels, config)
+    return base, levels, time.perf_counter() - start
+
+
+def walks(rows: int, dim: int, card: Line) -> Iterator[Line]:
+    """Walks through a graph that was linked here, and exact search beside, on the same vectors and queries.
+
+    The floor is of the bytes that a walk must read: codes that it scores, links of what it expands (about ef nodes), and
+    exact copies of the best.
+    """
+    vectors, queries = embeddings(rows, dim, 0), embeddings(8192 + _TURNS, dim, 5)
+    trial = _Trial(queries, {10: _truth(queries[:_JUDGED], vectors, 10)}, rows, dim, card)
+    base, levels, _ = _linked(vectors)
+    corpus = Corpus(vectors, metric="cosine")
+    entries = entries_of(levels, np.ones(rows, np.bool_))
+    for codec in ("int8", "float8", "float16"):
+        graph = Graph(corpus, base, entries, codec=codec)
+        for ef in (32, 64, 128, 256, 512, MOST_EF) if codec == "int8" else (128, 512):
+            for batch in (1, 128, 1024, 8192) if (codec, ef) in (("int8", 128), ("int8", 512)) else (8192,):
+                line = trial.line(f"vecdb walk {codec}, ef {ef}", batch, 10, partial(_walked, graph, ef))
+                work = float(walk(queries[:_JUDGED], graph, 10, ef=ef).work.float().mean())
+                a_query = work * graph.width * graph.codes.element_size() + ef * 4 * base.shape[1] + 32 * 2 * dim
+                floor = floor_ms(0, batch * a_query, 1, card)
+                yield {**line, "work": work, "floor_ms": floor, "roofline": floor / line["ms"]}
+        del graph
+    for codec in ("float16", "int8", "float8"):
+        corpus = Corpus(vectors, codec=codec)
+        for batch in (1, 128, 8192):
+            yield trial.line(f"vecdb exact {codec}", batch, 10, partial(_ours, corpus, 10), codec)
+
+
+def _walked(graph: Graph, ef: int, queries: torch.Tensor) -> torch.Tensor:
+    return walk(queries, graph, 10, ef=ef, check=False).rows
 
 
 def _truth(queries: torch.Tensor, base: torch.Tensor, k: int) -> torch.Tensor:

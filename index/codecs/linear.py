@@ -7,6 +7,7 @@ text where distances were taken between centred vectors; under l2 it is harmless
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ _ROWS_AT_ONCE = 8_192
 _LARGEST_EXACT = 4_096
 _LEAST_SCALE = 1e-6  # of the largest: whitening blows nothing up by more than a million
 Matrix = NDArray[np.float64]
+Moment = Callable[[Vectors, Vectors], Matrix]
 
 
 class Linear:
@@ -107,7 +109,8 @@ class Pca(Linear):
     def _like(self) -> Self:
         return type(self)(self.size_in, self.size, whiten=self.whiten, method=self.method)
 
-    def fit(self, sample: Vectors, metric: Metric, seed: int) -> Self:
+    def fit(self, sample: Vectors, metric: Metric, seed: int, *, moment: Moment | None = None) -> Self:
+        """moment: what takes the place of `second_moment` in the exact method."""
         mean = np.zeros(self.size_in, np.float32)
         if metric == "l2":
             total = np.zeros(self.size_in)
@@ -115,7 +118,10 @@ class Pca(Linear):
                 total += sample[block].sum(axis=0, dtype=np.float64)
             mean = (total / len(sample)).astype(np.float32)
         randomised = self.method == "randomised" or (self.method == "auto" and self.size_in > _LARGEST_EXACT)
-        powers, basis = (_randomised if randomised else _exact)(sample, mean, self.size, seed)
+        if randomised:
+            powers, basis = _randomised(sample, mean, self.size, seed)
+        else:
+            powers, basis = _exact((moment or second_moment)(sample, mean), self.size)
         scales: Vectors | None = None
         if self.whiten:
             deviations = np.sqrt(np.maximum(powers, 0.0) / len(sample))
@@ -189,9 +195,9 @@ def second_moment(sample: Vectors, mean: Vectors) -> Matrix:
     return moment
 
 
-def _exact(sample: Vectors, mean: Vectors, size: int, seed: int) -> tuple[Matrix, Matrix]:
-    """The largest eigenvalues (d,) of the second moment and their directions (D, d), largest first."""
-    powers, directions = np.linalg.eigh(second_moment(sample, mean))
+def _exact(moment: Matrix, size: int) -> tuple[Matrix, Matrix]:
+    """The largest eigenvalues (d,) of a second moment (D, D) and their directions (D, d), largest first."""
+    powers, directions = np.linalg.eigh(moment)
     return powers[::-1][:size], _signed(directions[:, ::-1][:, :size])
 
 

@@ -7,6 +7,7 @@ the same sum of norms. On unit vectors, where norms say nothing, that can gain n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 import numpy as np
@@ -24,6 +25,8 @@ _TURNS, _ROUNDS_A_TURN = 12, 2  # of OPQ
 _SAMPLE = 64 * CENTROIDS
 _OPQ_SAMPLE = 32 * CENTROIDS
 Books = NDArray[np.float32]  # (M, S, K): centroid k of part m is [m, :, k]
+# (N, M * S), books -> sums (M, K, S) float64 and counts (M, K) of the vectors of each centroid
+Means = Callable[[Vectors, Books], tuple[NDArray[np.float64], NDArray[np.int64]]]
 
 
 class ProductQuantiser(Plain):
@@ -42,7 +45,7 @@ class ProductQuantiser(Plain):
         return f"{self.name}:{self.parts}"
 
     def fit(self, sample: Vectors, seed: int) -> Self:
-        return self.with_arrays({"books": fit_books(_part_of(sample, _SAMPLE), self.parts, seed)})
+        return self.with_arrays({"books": fit_books(part_of(sample), self.parts, seed)})
 
     def arrays(self) -> Arrays:
         return {"books": self._books}
@@ -93,7 +96,7 @@ class GroupedQuantiser(Plain):
         books = []
         for group in range(self.groups):
             members = sample[groups == group]
-            books.append(fit_books(_part_of(members if len(members) else sample, _SAMPLE), self.parts, seed + group))
+            books.append(fit_books(part_of(members if len(members) else sample), self.parts, seed + group))
         return self.with_arrays({"books": np.stack(books), "bounds": bounds})
 
     def arrays(self) -> Arrays:
@@ -149,7 +152,7 @@ class Opq(Linear):
 
     def fit(self, sample: Vectors, metric: Metric, seed: int) -> Self:
         """By turns: codebooks for the turned sample, then the turn that brings the sample nearest to its centroids."""
-        sample = np.ascontiguousarray(_part_of(sample, _OPQ_SAMPLE), np.float32)
+        sample = np.ascontiguousarray(part_of(sample, _OPQ_SAMPLE), np.float32)
         turn = random_turn(self.size_in, self.size_in, seed).astype(np.float32)
         books: Books | None = None
         for _ in range(_TURNS):
@@ -161,9 +164,18 @@ class Opq(Linear):
         return self._fitted(turn)
 
 
-def fit_books(sample: Vectors, parts: int, seed: int, *, rounds: int = _ROUNDS, start: Books | None = None) -> Books:
-    """Centroids for each part of a sample, by Lloyd's algorithm; an empty one takes a place beside the fullest."""
-    compiled = kernels()
+def fit_books(
+    sample: Vectors,
+    parts: int,
+    seed: int,
+    *,
+    rounds: int = _ROUNDS,
+    start: Books | None = None,
+    means: Means | None = None,
+) -> Books:
+    """Centroids for each part of a sample, by Lloyd's algorithm; an empty one takes a place beside the fullest. means: what adds
+    up the vectors of each centroid, where that is not to be the CPU.
+    """
     sample = np.ascontiguousarray(sample, np.float32)
     size = -(-sample.shape[1] // parts)
     padded = _padded(sample, parts * size)
@@ -174,12 +186,20 @@ def fit_books(sample: Vectors, parts: int, seed: int, *, rounds: int = _ROUNDS, 
     else:
         books = start.copy()
     for _ in range(rounds):
-        codes = nearest_centroids(sample, books)
+        sums, counts = (means or _means)(padded, books)
         for part in range(parts):
-            sums, counts = np.zeros((CENTROIDS, size)), np.zeros(CENTROIDS, np.int64)
-            compiled.add_to_centroids(padded, part, codes, sums, counts)
-            books[part] = _moved(books[part], sums, counts)
+            books[part] = _moved(books[part], sums[part], counts[part])
     return books
+
+
+def _means(padded: Vectors, books: Books) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(M, K, S) and (M, K): the sum of the vectors of each centroid, and how many they are."""
+    parts, size, _ = books.shape
+    codes = nearest_centroids(padded, books)
+    sums, counts = np.zeros((parts, CENTROIDS, size)), np.zeros((parts, CENTROIDS), np.int64)
+    for part in range(parts):
+        kernels().add_to_centroids(padded, part, codes, sums[part], counts[part])
+    return sums, counts
 
 
 def _moved(book: Vectors, sums: NDArray[np.float64], counts: NDArray[np.int64]) -> Vectors:
@@ -230,7 +250,7 @@ def _padded(values: Vectors, width: int) -> Vectors:
     return padded
 
 
-def _part_of(sample: Vectors, count: int) -> Vectors:
+def part_of(sample: Vectors, count: int = _SAMPLE) -> Vectors:
     """An even part of the sample, of at most so many vectors."""
     return sample if len(sample) <= count else sample[np.linspace(0, len(sample) - 1, count).astype(np.int64)]
 

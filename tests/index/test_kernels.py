@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from vecdb.index import exact_search, kernels
 from vecdb.index.base import METRICS, HnswConfig, Metric
-from vecdb.index.graph import HnswGraph, draw_levels
+from vecdb.index.graph import HnswGraph
 from vecdb.index.kernels import FILTERED, PLAIN
+from vecdb.index.levels import draw_levels
 
 Floats = NDArray[np.float32]
 COUNT = 80

@@ -1,0 +1,214 @@
+"""Codecs on a GPU: fitting, encoding and decoding of many vectors, for the same `Codec` and the same bytes as on the CPU.
+
+What differs is said in gpu/codecs.py: bytes that were rounded from sums of float64 numbers, and the nearer of two centroids.
+PCA and product quantisation are fitted on the device; what else is fitted, and formats that gpu/codecs.py lacks, are the CPU's.
+Needs the extra [gpu].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vecdb.errors import InvalidInput
+from vecdb.index.arguments import as_vectors
+from vecdb.index.base import Vectors
+from vecdb.index.codecs.base import Codes, Format, Reducer
+from vecdb.index.codecs.codec import Codec, check_finite
+from vecdb.index.codecs.float8 import Float8, float8_numbers
+from vecdb.index.codecs.levels import Levels, Pairs
+from vecdb.index.codecs.linear import Linear, Pca, Truncation
+from vecdb.index.codecs.products import Books, ProductQuantiser, fit_books, part_of
+
+if TYPE_CHECKING:
+    import torch
+
+_ROWS_AT_ONCE = 1 << 16
+_LEAST_AT_ONCE = 1 << 8
+_SQUARED = 4_096  # dimensions: beyond, PCA does not square them
+
+
+class DeviceCodec:
+    """A codec whose work a device does ("cuda:0"; "cpu" does the same by the same operations, to compare with).
+
+    Raises MissingExtra without the extra [gpu], InvalidInput without such a device.
+    """
+
+    def __init__(self, codec: Codec, *, device: str = "cuda:0") -> None:
+        from vecdb.gpu.launch import device_of, need_triton
+
+        need_triton()
+        self.codec = codec
+        self.device = device_of(device)
+
+    def __repr__(self) -> str:
+        return f"<DeviceCodec {self.codec.text} on {self.device}>"
+
+    def fit(self, sample: ArrayLike, *, seed: int = 0) -> Codec:
+        """As `Codec.fit`. The sample must fit into the device's memory."""
+        codec = self.codec
+        values = as_vectors(sample, codec.dimension)
+        if not len(values):
+            raise InvalidInput(f"the codec {codec.text!r} is fitted to no vector at all; give a sample of them")
+        check_finite(values)
+        reducers: list[Reducer] = []
+        for reducer in codec.reducers:
+            is_squared = isinstance(reducer, Pca) and reducer.method != "randomised" and reducer.size_in <= _SQUARED
+            if isinstance(reducer, Pca) and is_squared:
+                reducers.append(reducer.fit(values, codec.metric, seed, moment=self._moment))
+            else:
+                reducers.append(reducer.fit(values, codec.metric, seed))
+            values = self._in_blocks(partial(self._reduced, reducers[-1:], is_unit=False), values)
+        if codec.metric == "cosine" and reducers:
+            values = self._in_blocks(lambda x: self._reduced([], x, is_unit=True), values)
+        made = codec.format
+        if isinstance(made, ProductQuantiser):
+            sampled = part_of(values)
+            made = made.with_arrays({"books": fit_books(sampled, made.parts, seed, means=self._means)})
+        else:
+            made = made.fit(values, seed)
+        return replace(codec, reducers=tuple(reducers), format=made, is_fitted=True)
+
+    def encode(self, vectors: ArrayLike) -> Codes:
+        """As `Codec.encode`. Blocks shrink where the device has no room; raises OutOfDeviceMemory if the smallest have none."""
+        self._check_fitted()
+        values = as_vectors(vectors, self.codec.dimension)
+        check_finite(values)
+        is_unit = self.codec.metric == "cosine" and bool(self.codec.reducers)
+        encode = _encoder(self.codec.format, self._put)
+        if encode is None:
+            reduced = self._in_blocks(partial(self._reduced, self.codec.reducers, is_unit=is_unit), values)
+            return self.codec.format.encode(reduced)
+        codes: Codes = self._in_blocks(lambda x: encode(self._reduced(self.codec.reducers, x, is_unit=is_unit)), values)
+        return codes
+
+    def decode(self, codes: Codes) -> Vectors:
+        """As `Codec.decode`."""
+        self._check_fitted()
+        decode = _decoder(self.codec.format, self._put)
+        if (
+            decode is None
+            or codes.dtype != np.uint8
+            or codes.ndim != 2
+            or codes.shape[1] != self.codec.bytes_per_vector
+        ):
+            return self.codec.decode(codes)
+        is_unit = self.codec.metric == "cosine" and not self.codec.is_float32
+
+        def restored(block: torch.Tensor) -> torch.Tensor:
+            from vecdb.gpu import codecs
+
+            values = decode(block)
+            for reducer in reversed(self.codec.reducers):
+                values = _restored(reducer, values, self._put)
+            return codecs.unit(values) if is_unit else values
+
+        vectors: Vectors = self._in_blocks(restored, codes)
+        return vectors
+
+    def _check_fitted(self) -> None:
+        if not self.codec.is_fitted:
+            raise InvalidInput(f"the codec {self.codec.text!r} is not fitted; use fit(sample)")
+
+    def _put(self, array: NDArray[Any]) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(np.array(array)).to(self.device)
+
+    def _reduced(self, reducers: Any, block: torch.Tensor, *, is_unit: bool) -> torch.Tensor:
+        from vecdb.gpu import codecs
+
+        for reducer in reducers:
+            if isinstance(reducer, Truncation):
+                block = block[:, : reducer.size].contiguous()
+            else:
+                assert isinstance(reducer, Linear)
+                arrays = reducer.arrays()
+                block = codecs.reduce_by(block, *(self._put(arrays[name]) for name in ("mean", "basis", "scales")))
+        return codecs.unit(block) if is_unit else block
+
+    def _in_blocks(self, work: Callable[[torch.Tensor], torch.Tensor], rows: NDArray[Any]) -> NDArray[Any]:
+        """work of blocks of rows, which are copied to the device and back."""
+        import torch
+
+        from vecdb.gpu.launch import OutOfDeviceMemory
+
+        size, first, parts = _ROWS_AT_ONCE, 0, []
+        while first < len(rows) or not parts:
+            try:
+                parts.append(work(self._put(rows[first : first + size])).cpu().numpy())
+                first += size
+            except torch.cuda.OutOfMemoryError as error:
+                if size <= _LEAST_AT_ONCE:
+                    raise OutOfDeviceMemory(
+                        f"no room on {self.device} to code {size} vectors; code on the CPU"
+                    ) from error
+                size //= 4
+                torch.cuda.empty_cache()
+        return np.concatenate(parts)
+
+    def _moment(self, sample: Vectors, mean: Vectors) -> NDArray[np.float64]:
+        from vecdb.gpu import codecs
+
+        total = np.zeros((sample.shape[1],) * 2)
+        for first in range(0, len(sample), _ROWS_AT_ONCE):
+            block = self._put(sample[first : first + _ROWS_AT_ONCE])
+            total += codecs.second_moment(block, self._put(mean)).cpu().numpy()
+        return total
+
+    def _means(self, padded: Vectors, books: Books) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        from vecdb.gpu import kmeans
+
+        parts, size, count = books.shape
+        cut = self._put(padded).view(len(padded), parts, size)
+        put = self._put(books)
+        found = [kmeans.sums_of(cut[:, m], kmeans.nearest(cut[:, m], put[m].T), count) for m in range(parts)]
+        return np.stack([sums.cpu().numpy() for sums, _ in found]), np.stack([n.cpu().numpy() for _, n in found])
+
+
+_Put = Callable[[NDArray[Any]], "torch.Tensor"]
+_Work = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
+def _encoder(made: Format, put: _Put) -> _Work | None:
+    """What makes bytes of reduced vectors; None where the device has no way."""
+    from vecdb.gpu import codecs
+
+    arrays = {name: put(array) for name, array in made.arrays().items()}
+    if isinstance(made, Float8):
+        return lambda x: codecs.encode_float8(x, made.kind, arrays.get("factors"))
+    if isinstance(made, Levels) and not isinstance(made, Pairs):
+        return lambda x: codecs.encode_levels(x, arrays["lows"], 1 / arrays["steps"], 256)
+    if isinstance(made, ProductQuantiser):
+        return lambda x: codecs.encode_parts(x, arrays["books"])
+    return None
+
+
+def _decoder(made: Format, put: _Put) -> _Work | None:
+    from vecdb.gpu import codecs
+
+    arrays = {name: put(array) for name, array in made.arrays().items()}
+    if isinstance(made, Float8):
+        table = put(float8_numbers(made.kind))
+        return lambda x: codecs.decode_float8(x, made.size, table, arrays.get("factors"))
+    if isinstance(made, Levels) and not isinstance(made, Pairs):
+        return lambda x: codecs.decode_levels(x, arrays["lows"], arrays["steps"])
+    if isinstance(made, ProductQuantiser):
+        return lambda x: codecs.decode_parts(x, arrays["books"])[:, : made.size]
+    return None
+
+
+def _restored(reducer: Reducer, values: torch.Tensor, put: _Put) -> torch.Tensor:
+    import torch
+
+    from vecdb.gpu import codecs
+
+    if isinstance(reducer, Truncation):
+        return torch.nn.functional.pad(values, (0, reducer.size_in - reducer.size))
+    arrays = reducer.arrays()
+    return codecs.restore_by(values, *(put(arrays[name]) for name in ("mean", "basis", "scales")))
