@@ -119,54 +119,59 @@ def slates_of_lists(judged: Set) -> list[Slate]:
     return slates
 
 
-def study(names: Sequence[str], seeds: int, steps: int) -> Iterator[Line]:
-    """A line for each kind and rate on the set that is tuned on, then for each kind and seed on the others, and last for each
-    kind its queries' means over the seeds against the linear head's, with a 95 % interval by paired bootstrap.
+def study(names: Sequence[str], seeds: int, steps: int, kinds: Sequence[str] = tuple(KINDS)) -> Iterator[Line]:
+    """A line for each kind and rate on the set that is tuned on, then for each kind and seed on the others, with the nDCG of each
+    query, so that `against_linear` can pair them. kinds may be measured in several runs.
     """
     slates = [one for name, split in TRAINED_ON.items() for one in slates_of_training(name, split)]
     tuned_on = Set.of(TUNED_ON)
     recipe = Recipe(steps=steps)
     rates: dict[str, float] = {}
-    for kind, config in KINDS.items():
+    for kind in kinds:
         of_rate = {}
         for rate in RATES.get(kind, _DEEPER_RATES):
-            head, seconds = _timed(config, slates, replace(recipe, rate=rate))
+            head, seconds = _timed(KINDS[kind], slates, replace(recipe, rate=rate))
             of_rate[rate] = _mean(tuned_on, head)
-            yield {
-                "step": "rate",
-                "kind": kind,
-                "rate": rate,
-                "set": TUNED_ON,
-                "ndcg": of_rate[rate],
-                "train_s": seconds,
-            }
+            about = {"kind": kind, "rate": rate, "train_s": seconds}
+            yield {"step": "rate", "set": TUNED_ON, "ndcg": of_rate[rate], **about}
         rates[kind] = max(of_rate, key=lambda rate: of_rate[rate])
     sets = [Set.of(name) for name in names]
+    variants = {kind: (KINDS[kind], steps, rates[kind]) for kind in kinds}
+    if "linear" in kinds:
+        variants["linear, twice as long"] = (KINDS["linear"], 2 * steps, rates["linear"])
+        yield from _untrained(sets, train_head(KINDS["linear"], slates, replace(recipe, steps=1, rate=1e-12)))
+    for seed in range(seeds):
+        for kind, (config, long, rate) in variants.items():
+            head, seconds = _timed(config, slates, replace(recipe, steps=long, rate=rate, seed=seed))
+            for one in sets:
+                found = one.ndcg(one.reranked(head))
+                about = {"kind": kind, "seed": seed, "rate": rate, "train_s": seconds}
+                values = [round(value, 4) for value in found.values()]
+                yield {"step": "seed", "set": one.name, "ndcg": _average(found), **about, "queries": values}
+
+
+def _untrained(sets: Sequence[Set], start: Head) -> Iterator[Line]:
     for one in sets:
         first = one.ndcg([candidates[:10] for candidates in one.candidates])
         yield {"step": "first", "set": one.name, "ndcg": _average(first)}
         yield {"step": "states", "set": one.name, "ndcg": _mean(one, None)}
-        start = train_head(KINDS["linear"], slates, replace(recipe, steps=1, rate=1e-12))
         yield {"step": "pca", "set": one.name, "ndcg": _mean(one, start)}
-    variants = {kind: (config, steps, rates[kind]) for kind, config in KINDS.items()}
-    variants["linear, twice as long"] = (KINDS["linear"], 2 * steps, rates["linear"])
-    means: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for kind, (config, long, rate) in variants.items():
-        for seed in range(seeds):
-            head, seconds = _timed(config, slates, replace(recipe, steps=long, rate=rate, seed=seed))
-            for one in sets:
-                found = one.ndcg(one.reranked(head))
-                means.setdefault((one.name, kind), []).append(found)
-                about = {"kind": kind, "seed": seed, "rate": rate, "train_s": seconds}
-                yield {"step": "seed", "set": one.name, "ndcg": _average(found), **about}
-    for (name, kind), runs in means.items():
-        base = _over_seeds(means[name, "linear"])
-        difference = [_over_seeds(runs)[query] - base[query] for query in base]
-        yield {"step": "against linear", "set": name, "kind": kind, "gain": mean_interval(difference)}
 
 
-def _over_seeds(runs: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {query: float(np.mean([run[query] for run in runs])) for query in runs[0]}
+def against_linear(lines: Sequence[Line]) -> dict[tuple[str, str], list[float]]:
+    """(set, kind) -> [difference, low, high]: each query's mean over the seeds against that of the linear head, with the 95 %
+    interval of draws of queries; of the "seed" lines of a study.
+    """
+    runs: dict[tuple[str, str], list[list[float]]] = {}
+    for line in lines:
+        if line["step"] == "seed":
+            runs.setdefault((line["set"], line["kind"]), []).append(line["queries"])
+    means = {own: np.mean(values, axis=0) for own, values in runs.items()}
+    return {
+        (name, kind): mean_interval(found - means[name, "linear"])
+        for (name, kind), found in means.items()
+        if kind != "linear" and (name, "linear") in means
+    }
 
 
 def train_default(out: str, steps: int, rate: float) -> Head:

@@ -81,9 +81,9 @@ def _pruning(given: argparse.Namespace) -> Iterator[Line]:
 
 
 def _heads(given: argparse.Namespace) -> Iterator[Line]:
-    from bench.rerank.heads import study
+    from bench.rerank.heads import KINDS, study
 
-    yield from study(HELD_OUT, given.seeds, given.steps)
+    yield from study(given.sets or HELD_OUT, given.seeds, given.steps, given.kinds or list(KINDS))
 
 
 def _e2rank(given: argparse.Namespace) -> Iterator[Line]:
@@ -125,8 +125,7 @@ def tables(lines: Sequence[Line]) -> list[Table]:
             made.append(make(found))
     heads = [line for line in lines if line["part"] == "heads"]
     if heads:
-        made.append(_head_table([line for line in heads if line["step"] not in ("rate", "against linear")]))
-        made.append(_against_linear([line for line in heads if line["step"] == "against linear"]))
+        made += [_head_table([line for line in heads if line["step"] != "rate"]), _against_linear(heads)]
     for part in ("e2rank", "readers", "listwise"):
         own = [line for line in lines if line["part"] == part and line.get("step") != "tune"]
         names = dict.fromkeys(line["set"] for line in own)
@@ -203,8 +202,10 @@ def _head_table(lines: list[Line]) -> Table:
 
 
 def _against_linear(lines: list[Line]) -> Table:
-    rows = tuple((Cell(line["set"]), Cell(line["kind"]), Cell(_interval(line["gain"]))) for line in lines)
-    return Table("Means over seeds against the linear head's: nDCG@10", ("set", "head", "difference"), rows)
+    from bench.rerank.heads import against_linear
+
+    rows = [(Cell(name), Cell(kind), Cell(_interval(gain))) for (name, kind), gain in against_linear(lines).items()]
+    return Table("Means over seeds against the linear head's: nDCG@10", ("set", "head", "difference"), tuple(rows))
 
 
 def _order_table(part: str, lines: list[Line]) -> Table:
@@ -236,7 +237,8 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--sets", nargs="+", help="judged collections; each part has its own without it")
     parser.add_argument("--run", default="splade-pp", help="whose lists are pruned")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="heads")
+    parser.add_argument("--kinds", nargs="+", help="heads: some kinds")
     parser.add_argument("--steps", type=int, default=150, help="of training")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--queries", type=int, help="of each set, for e2rank, readers (all) and listwise (20)")
