@@ -14,6 +14,8 @@ from typing import Any
 
 from bench import ROOT
 
+_ARCHIVED = "$Format:%h$"  # `git archive` puts the commit here (see .gitattributes)
+
 # What the usual libraries read to decide how many threads they start.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -52,7 +54,9 @@ def describe_run(command: str) -> dict[str, Any]:
 
 @cache
 def commit() -> str:
-    """The short commit, "-dirty" behind it if tracked files differ; "unknown" outside a checkout. As when first asked for."""
+    """The short commit, "-dirty" behind it if tracked files differ; in an archive, what was packed; "unknown" elsewhere."""
+    if not _ARCHIVED.startswith("$"):
+        return _ARCHIVED
     try:
         short = _git("rev-parse", "--short", "HEAD")
         return short + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no") else "")

@@ -1,6 +1,6 @@
-"""Formulas that make a score fade with age (or any distance), and that raise it by what a record's metadata says.
+"""Formulas that make a score fade with age, or any distance; and times as records have them.
 
-Pure functions over arrays; stages of the second look (`recency`) and of declarative plans call them. A factor of 1 is neutral.
+Pure functions over arrays: a search's boosts and the second look (`recency`) call them. A factor of 1 is neutral.
 
     exp      exp(-x / scale)              linear   max(0, 1 - x / scale)
     gauss    exp(-x² / (2 scale²))        half     2 ** (-x / scale), scale is then the half-life
@@ -47,39 +47,6 @@ def decay_factors(distances: Floats, curve: Curve, scale: float, *, offset: floa
     return np.asarray(np.maximum(floor, np.nan_to_num(factors, nan=0.0)))
 
 
-def field_factors(values: Floats, *, weight: float = 1.0, modifier: Modifier = "none", missing: float = 0.0) -> Floats:
-    """1 + weight * modifier(value) for each value (n,), never below 0; a NaN counts as `missing`.
-
-    modifier: "log1p" and "sqrt" take what is below 0 as 0; "reciprocal" of 0 is 0.
-    """
-    if modifier not in MODIFIERS:
-        raise InvalidQuery(f"the modifier of a boost is {modifier!r}; it must be one of {', '.join(MODIFIERS)}")
-    _number("weight", weight)
-    known = np.where(np.isnan(values), missing, values).astype(np.float64)
-    if modifier == "log1p":
-        known = np.log1p(np.maximum(known, 0.0))
-    elif modifier == "sqrt":
-        known = np.sqrt(np.maximum(known, 0.0))
-    elif modifier == "square":
-        known = known * known
-    elif modifier == "reciprocal":
-        known = np.divide(1.0, known, out=np.zeros_like(known), where=known != 0)
-    return np.maximum(0.0, 1.0 + weight * known)
-
-
-def multiplied(scores: Floats, factors: Floats) -> Floats:
-    """scores (n,) times factors (n,), which are 0 or above. Scores below 0 (distances, logits) are moved up first, all by as much
-    as makes the lowest 0: a product would raise what it should lower.
-    """
-    lowest = min(0.0, float(scores.min(initial=0.0)))
-    return (scores - lowest) * factors
-
-
-def boosted(scores: Floats, factors: Floats, weight: float) -> Floats:
-    """The rule of vstash, score * (1 + weight * factor): with weight 1 being new at most doubles a score."""
-    return multiplied(scores, 1.0 + weight * factors)
-
-
 # -- values of records
 
 
@@ -93,12 +60,6 @@ def value_at(metadata: Mapping[str, Any], key: str) -> Any:
             return None
         value = value[part]
     return value
-
-
-def numbers_at(metadata: Sequence[Mapping[str, Any]], key: str) -> Floats:
-    """(n,): the number under a key of each, NaN where there is none."""
-    found = [value_at(one, key) for one in metadata]
-    return np.array([float(v) if isinstance(v, int | float) and not isinstance(v, bool) else np.nan for v in found])
 
 
 def seconds_at(metadata: Sequence[Mapping[str, Any]], key: str) -> Floats:

@@ -17,7 +17,7 @@ from vecdb.errors import InvalidQuery, ModelUnavailable
 from vecdb.rerank.base import BatchReranker, Context, Need, Reranked, Task, by_score
 from vecdb.rerank.listwise.reranker import at_least
 from vecdb.rerank.models.encoder import EmbedderAsEncoder, ListwiseEncoder, TextEncoder, unit
-from vecdb.rerank.models.loading import load_encoder
+from vecdb.rerank.models.loading import best_device, load_encoder
 from vecdb.types import Vector
 
 _WITHOUT_VECTOR = -2.0  # below any cosine
@@ -59,7 +59,8 @@ class E2Rank(BatchReranker):
             return EmbedderAsEncoder(context.embed)
         with self._lock:
             if self._loaded is None:
-                self._loaded = TextEncoder(*load_encoder(str(self._given)))
+                model, tokenizer = load_encoder(str(self._given))
+                self._loaded = TextEncoder(model.to(best_device()), tokenizer)
             return self._loaded
 
     def _ranked(self, task: Task, query: Vector, tokens: int) -> Reranked:

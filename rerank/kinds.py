@@ -33,8 +33,6 @@ KINDS: dict[str, str] = {
     "maxsim": "vecdb.rerank.late_interaction:MaxSim",
     "blend": "vecdb.rerank.blend:Blend",
     "cosine": "vecdb.rerank.cosine:Cosine",
-    "decay": "vecdb.rerank.recency:Decay",
-    "boost": "vecdb.rerank.recency:Boost",
     "relevance_x_time": "vecdb.rerank.recency:RelevanceTime",
     "feedback": "vecdb.rerank.feedback:Feedback",
     "first": "vecdb.rerank.listwise.first:First",

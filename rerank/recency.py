@@ -1,116 +1,22 @@
-"""Stages that judge by what stands in a record's metadata: decay with age, boosts, and relevance times recency (AutoCast++)."""
+"""Relevance times recency, with nothing dated later than it may be (AutoCast++). Plain decays are the search's `boosts`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from vecdb.errors import InvalidQuery
 from vecdb.rerank.base import BatchReranker, Context, Need, Ranked, Reranked, Task
-from vecdb.rerank.decay import (
-    DAY_S,
-    Curve,
-    Floats,
-    Modifier,
-    boosted,
-    decay_factors,
-    field_factors,
-    multiplied,
-    numbers_at,
-    seconds_at,
-    seconds_of,
-    value_at,
-)
+from vecdb.rerank.decay import DAY_S, Floats, decay_factors, seconds_at, seconds_of
 from vecdb.rerank.kinds import reranker_of
 from vecdb.rerank.time_prior import TimePrior, time_prior_of
 
 _LEAST_RELEVANCE = 1e-4
 _NO_SCORES = np.zeros(0)
-
-
-@dataclass(frozen=True)
-class Decay(BatchReranker):
-    """The score of the stage before, times a factor that falls with the distance of a field from `origin` (see rerank/decay.py).
-
-    unit "days": the field is a time, and scale and offset are days; origin None is now. unit "number": the field is a number,
-    and origin must be given. weight None: the factor is multiplied; a number w: the score is multiplied with 1 + w * factor.
-    """
-
-    field: str
-    scale: float
-    curve: Curve = "exp"
-    unit: Literal["days", "number"] = "days"
-    origin: Any = None
-    offset: float = 0.0
-    floor: float = 0.0
-    weight: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_key("field", self.field)
-        if self.unit not in ("days", "number") or (self.unit == "number" and _is_no_number(self.origin)):
-            raise InvalidQuery(
-                f"a decay of unit {self.unit!r} has the origin {self.origin!r}; give 'days', or 'number' with one"
-            )
-        if self.unit == "days" and self.origin is not None and np.isnan(seconds_of(self.origin)):
-            raise InvalidQuery(
-                f"origin of a decay is {self.origin!r}; give a date, ISO 8601 text, or seconds since 1970"
-            )
-        if self.weight is not None and (_is_no_number(self.weight) or self.weight < 0):
-            raise InvalidQuery(f"weight of a decay is {self.weight!r}; it must be 0 or above, or be left out")
-        decay_factors(_NO_SCORES, self.curve, self.scale, offset=self.offset, floor=self.floor)
-
-    def rerank_batch(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
-        return [_by_factor(task, self._factors(task), self.weight) for task in tasks]
-
-    def _factors(self, task: Task) -> Floats:
-        metadata = [candidate.metadata for candidate in task.candidates]
-        if self.unit == "days":
-            origin = time.time() if self.origin is None else seconds_of(self.origin)
-            distances = (origin - seconds_at(metadata, self.field)) / DAY_S
-        else:
-            distances = numbers_at(metadata, self.field) - self.origin
-        return decay_factors(distances, self.curve, self.scale, offset=self.offset, floor=self.floor)
-
-
-@dataclass(frozen=True)
-class Boost(BatchReranker):
-    """The score of the stage before, times what a field says: `values` gives a factor for each value that the field may have
-    (of a list, the largest; 1 for others), or else the factor is 1 + weight * modifier(number in the field).
-    """
-
-    field: str
-    values: Mapping[str, float] | None = None
-    weight: float = 1.0
-    modifier: Modifier = "none"
-    missing: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_key("field", self.field)
-        field_factors(_NO_SCORES, weight=self.weight, modifier=self.modifier, missing=self.missing)
-        if self.values is not None and (
-            not isinstance(self.values, Mapping)
-            or any(not isinstance(name, str) or _is_no_number(f) or f < 0 for name, f in self.values.items())
-        ):
-            raise InvalidQuery(f"values of a boost is {self.values!r}; give {{value as text: factor of 0 or above}}")
-
-    def rerank_batch(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
-        return [_by_factor(task, self._factors(task), None) for task in tasks]
-
-    def _factors(self, task: Task) -> Floats:
-        metadata = [candidate.metadata for candidate in task.candidates]
-        if self.values is not None:
-            return np.array([self._of_value(value_at(one, self.field)) for one in metadata], dtype=np.float64)
-        numbers = numbers_at(metadata, self.field)
-        return field_factors(numbers, weight=self.weight, modifier=self.modifier, missing=self.missing)
-
-    def _of_value(self, value: Any) -> float:
-        assert self.values is not None
-        texts = [_as_text(item) for item in value] if isinstance(value, list) else [_as_text(value)]
-        return max((float(self.values[text]) for text in texts if text in self.values), default=1.0)
 
 
 @dataclass(frozen=True)
@@ -225,13 +131,6 @@ class RelevanceTime(BatchReranker):
         return decay_factors((now - moments) / DAY_S, "half", self.half_life_days, floor=self.floor)
 
 
-def _by_factor(task: Task, factors: Floats, weight: float | None) -> Reranked:
-    scores = _scores(task)
-    new = multiplied(scores, factors) if weight is None else boosted(scores, factors, weight)
-    order = np.argsort(-new, kind="stable")[: task.k]
-    return Reranked(tuple(Ranked(i, float(new[i]), {"factor": float(factors[i])}) for i in order.tolist()))
-
-
 def _scores(task: Task) -> Floats:
     return np.array([candidate.score for candidate in task.candidates], dtype=np.float64)
 
@@ -250,16 +149,6 @@ def _scores_of(answer: Reranked, candidates: int) -> Floats:
     return found
 
 
-def _as_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
 def _check_key(name: str, key: object) -> None:
     if not isinstance(key, str) or not key:
         raise InvalidQuery(f"{name} is {key!r}; it must be a metadata key")
-
-
-def _is_no_number(value: object) -> bool:
-    return not isinstance(value, int | float) or isinstance(value, bool) or not np.isfinite(value)

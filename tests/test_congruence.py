@@ -329,8 +329,7 @@ def reranking(db: Any) -> Any:
     looks: list[Any] = [
         "cosine",
         {"kind": "cosine", "top": 2, "deadline_ms": 60_000},
-        ["cosine", {"kind": "decay", "field": "year", "unit": "number", "origin": 1950, "scale": 2.0, "top": 3}],
-        {"kind": "boost", "field": "year", "values": {"1952": 3.0}},
+        ["cosine", {"kind": "relevance_x_time", "time_field": "day", "as_of": "2030-01-01", "top": 3}],
         {"kind": "blend", "of": ["cosine"], "lists": {"text": 0.5, "vector": 1.0}, "given": 0.1},
         {"kind": "relevance_x_time", "time_field": "day", "as_of": "2024-02-03", "relevance": "cosine"},
         {"kind": "feedback", "by": "cosine", "method": "rocchio"},
@@ -339,7 +338,7 @@ def reranking(db: Any) -> Any:
     ]
     wrong: list[Any] = [
         {"kind": "absent"},
-        {"kind": "decay", "field": "year"},
+        {"kind": "relevance_x_time"},
         {"kind": "cosine", "top": 0},
         {"kind": "first", "window": 27},
         {"kind": "setwise", "sets": 3},
@@ -356,7 +355,7 @@ def reranking(db: Any) -> Any:
         *(refusal(lambda look=look: search(look)) for look in wrong),  # type: ignore[misc]
         docs.explain("wing", rerank=["cosine", {"kind": "cosine", "top": 2}]),
         docs.why_not("d5", "wing", vector=[1, 0, 0, 0], k=1, rerank="cosine"),
-        docs.search(["wing", "heat"], k=2, rerank={"kind": "boost", "field": "year"}),
+        docs.search(["wing", "heat"], k=2, rerank={"kind": "blend", "of": ["cosine"]}),
     ]
 
 

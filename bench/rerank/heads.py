@@ -1,7 +1,8 @@
 """Heads on the frozen default encoder: what training one is worth, and whether a deeper one trains better (arXiv 2510.12327).
 
-Fitted on SciFact's training claims; each kind's learning rate is the best of three on DL21; then seeds, and collections that
-neither was fitted nor tuned on. Every head begins as the same projection onto the main directions of the states.
+Fitted on SciFact's training claims and CoSQA's dev queries; each kind's learning rate is the best of four on DL21; then seeds,
+and collections that nothing was fitted nor tuned on. Every head begins as the same projection onto the main directions of the
+states.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from bench.data import data_folder
+from bench.rerank.orders import mean_interval
 from bench.rerank.states import States, hybrid, states_of
 from bench.retrieval.sets import Lists, lists_of, load, vectors_of
 from vecdb.evaluation import evaluate_run
 from vecdb.index.maxsim import maxsim
 from vecdb.judged import load_judged
+from vecdb.rerank.models.loading import best_device
 from vecdb.rerank.projection import Head, HeadConfig
 from vecdb.rerank.training.projection import Recipe, Slate, taught_by_states, train_head
 
@@ -32,9 +35,10 @@ KINDS: dict[str, HeadConfig] = {
     "relu+skip": HeadConfig("ffn", activation="relu"),
 }
 # A product of matrices moves further at the same rate than one matrix does, so each kind has a grid around its own best.
-RATES: dict[str, tuple[float, ...]] = {"linear": (3e-4, 1e-3, 3e-3)}
-_DEEPER_RATES = (1e-5, 3e-5, 1e-4)
+RATES: dict[str, tuple[float, ...]] = {"linear": (1e-4, 3e-4, 1e-3, 3e-3)}
+_DEEPER_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 SHIPPED = HeadConfig("linear", dimension=128)
+TRAINED_ON = {"scifact": "train", "cosqa": "dev"}
 TUNED_ON = "msmarco-dl21"
 _NEGATIVES = 15
 _LOOKED_AT = 50
@@ -82,10 +86,10 @@ class Set:
         return orders
 
 
-def slates_of_scifact() -> list[Slate]:
-    """The training claims, each with its evidence and the nearest other abstracts."""
-    judged = load("scifact")
-    train = load_judged(data_folder() / "text" / "scifact", split="train")
+def slates_of_training(name: str, split: str) -> list[Slate]:
+    """The split's queries, each with its judged documents and the nearest others."""
+    judged = load(name)
+    train = load_judged(data_folder() / "text" / name, split=split)
     texts = list(train.queries.values())
     from vecdb.embedding.minilm import MiniLM
 
@@ -98,7 +102,7 @@ def slates_of_scifact() -> list[Slate]:
         others = [d for d in near if d not in good][:_NEGATIVES]
         lists.append((good + others, np.array([1.0] * len(good) + [0.0] * len(others))))
     wanted = [document for found, _ in lists for document in found]
-    states = states_of(judged, wanted, texts, "train")
+    states = states_of(judged, wanted, texts, split)
     return [
         Slate(query, [states.documents[d] for d in found], targets)
         for query, (found, targets) in zip(states.queries, lists)
@@ -115,46 +119,68 @@ def slates_of_lists(judged: Set) -> list[Slate]:
     return slates
 
 
-def study(names: Sequence[str], seeds: int, steps: int) -> Iterator[Line]:
-    """A line for each kind and rate on the set that is tuned on, then for each kind and seed on the others."""
-    slates, tuned_on = slates_of_scifact(), Set.of(TUNED_ON)
+def study(names: Sequence[str], seeds: int, steps: int, kinds: Sequence[str] = tuple(KINDS)) -> Iterator[Line]:
+    """A line for each kind and rate on the set that is tuned on, then for each kind and seed on the others, with the nDCG of each
+    query, so that `against_linear` can pair them. kinds may be measured in several runs.
+    """
+    slates = [one for name, split in TRAINED_ON.items() for one in slates_of_training(name, split)]
+    tuned_on = Set.of(TUNED_ON)
     recipe = Recipe(steps=steps)
     rates: dict[str, float] = {}
-    for kind, config in KINDS.items():
-        means = {}
+    for kind in kinds:
+        of_rate = {}
         for rate in RATES.get(kind, _DEEPER_RATES):
-            head, seconds = _timed(config, slates, replace(recipe, rate=rate))
-            means[rate] = _mean(tuned_on, head)
-            yield {"step": "rate", "kind": kind, "rate": rate, "set": TUNED_ON, "ndcg": means[rate], "train_s": seconds}
-        rates[kind] = max(means, key=lambda rate: means[rate])
+            head, seconds = _timed(KINDS[kind], slates, replace(recipe, rate=rate))
+            of_rate[rate] = _mean(tuned_on, head)
+            about = {"kind": kind, "rate": rate, "train_s": seconds}
+            yield {"step": "rate", "set": TUNED_ON, "ndcg": of_rate[rate], **about}
+        rates[kind] = max(of_rate, key=lambda rate: of_rate[rate])
     sets = [Set.of(name) for name in names]
+    variants = {kind: (KINDS[kind], steps, rates[kind]) for kind in kinds}
+    if "linear" in kinds:
+        variants["linear, twice as long"] = (KINDS["linear"], 2 * steps, rates["linear"])
+        yield from _untrained(sets, train_head(KINDS["linear"], slates, replace(recipe, steps=1, rate=1e-12)))
+    for seed in range(seeds):
+        for kind, (config, long, rate) in variants.items():
+            head, seconds = _timed(config, slates, replace(recipe, steps=long, rate=rate, seed=seed))
+            for one in sets:
+                found = one.ndcg(one.reranked(head))
+                about = {"kind": kind, "seed": seed, "rate": rate, "train_s": seconds}
+                values = [round(value, 4) for value in found.values()]
+                yield {"step": "seed", "set": one.name, "ndcg": _average(found), **about, "queries": values}
+
+
+def _untrained(sets: Sequence[Set], start: Head) -> Iterator[Line]:
     for one in sets:
         first = one.ndcg([candidates[:10] for candidates in one.candidates])
         yield {"step": "first", "set": one.name, "ndcg": _average(first)}
         yield {"step": "states", "set": one.name, "ndcg": _mean(one, None)}
-        start = train_head(KINDS["linear"], slates, replace(recipe, steps=1, rate=1e-12))
         yield {"step": "pca", "set": one.name, "ndcg": _mean(one, start)}
-    variants = {kind: (config, steps, rates[kind]) for kind, config in KINDS.items()}
-    variants["linear, twice as long"] = (KINDS["linear"], 2 * steps, rates["linear"])
-    for kind, (config, long, rate) in variants.items():
-        for seed in range(seeds):
-            head, seconds = _timed(config, slates, replace(recipe, steps=long, rate=rate, seed=seed))
-            for one in sets:
-                yield {
-                    "step": "seed",
-                    "kind": kind,
-                    "seed": seed,
-                    "rate": rate,
-                    "set": one.name,
-                    "ndcg": _mean(one, head),
-                }
+
+
+def against_linear(lines: Sequence[Line]) -> dict[tuple[str, str], list[float]]:
+    """(set, kind) -> [difference, low, high]: each query's mean over the seeds against that of the linear head, with the 95 %
+    interval of draws of queries; of the "seed" lines of a study.
+    """
+    runs: dict[tuple[str, str], list[list[float]]] = {}
+    for line in lines:
+        if line["step"] == "seed":
+            runs.setdefault((line["set"], line["kind"]), []).append(line["queries"])
+    means = {own: np.mean(values, axis=0) for own, values in runs.items()}
+    return {
+        (name, kind): mean_interval(found - means[name, "linear"])
+        for (name, kind), found in means.items()
+        if kind != "linear" and (name, "linear") in means
+    }
 
 
 def train_default(out: str, steps: int, rate: float) -> Head:
     """The head that ships, of 128 dimensions: it learns to order candidates as the states of 384 do, on SciFact's training claims
     and the queries of DL21, whose judgements it does not see. Its numbers are rounded to half precision.
     """
-    slates = taught_by_states(slates_of_scifact() + slates_of_lists(Set.of(TUNED_ON)) * 4)  # 53 queries beside 809
+    slates = taught_by_states(
+        slates_of_training("scifact", "train") + slates_of_lists(Set.of(TUNED_ON)) * 4
+    )  # 53 queries beside 809
     recipe = Recipe(steps=steps, rate=rate, sharpness=1 / Recipe.temperature)
     head = train_head(SHIPPED, slates, recipe, version="v1")
     half = {name: matrix.astype(np.float16).astype(np.float32) for name, matrix in head.weights.items()}
@@ -166,7 +192,7 @@ def train_default(out: str, steps: int, rate: float) -> Head:
 
 def _timed(config: HeadConfig, slates: Sequence[Slate], recipe: Recipe) -> tuple[Head, float]:
     since = time.process_time()
-    head = train_head(config, slates, recipe)
+    head = train_head(config, slates, recipe, device=best_device())
     return head, time.process_time() - since
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from bench.data import data_folder
 from bench.rerank.heads import Set
+from bench.rerank.orders import mean_interval
 from bench.rerank.states import states_of
 from bench.retrieval.candidates import read_run
 from bench.retrieval.sets import QueryLists, lists_of, load, vectors_of
@@ -23,7 +24,6 @@ from vecdb.rerank.tokens import Tokens, encode_tokens
 Line = dict[str, Any]
 Order = list[tuple[int, float]]
 
-_RESAMPLES = 10_000
 RERANKERS: dict[str, BatchReranker] = {
     "cosine": Cosine(),
     "maxsim": MaxSim(),
@@ -159,18 +159,15 @@ def _document(task: Task, ranked: Ranked) -> int:
 
 def _line(name: str, label: str, found: dict[str, float], base: dict[str, float], work: Line) -> Line:
     """With the mean difference to base and its 95 % interval by paired bootstrap."""
-    differences = np.array([found[query] - base[query] for query in base])
-    rng = np.random.default_rng(0)
-    means = differences[rng.integers(0, len(differences), (_RESAMPLES, len(differences)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
+    difference, low, high = mean_interval([found[query] - base[query] for query in base])
     return {
         "set": name,
         "way": label,
         "queries": len(base),
         "ndcg": float(np.mean(list(found.values()))),
-        "difference": float(differences.mean()),
-        "low": float(low),
-        "high": float(high),
+        "difference": difference,
+        "low": low,
+        "high": high,
         **work,
     }
 

@@ -2,6 +2,8 @@
 
 maxsim    the kernels against the arithmetic limit            quality   orders of the same candidates, on judged collections
 pruning   alpha and beta on DL21 and DL19 lists               heads     kinds of projection heads over seeds
+e2rank    the listwise query beside its controls              readers   cross-encoders and MVP (give trained folders)
+listwise  a language model's orders by every method
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from typing import Any
 
 from bench.machine import describe_run, result_path, results_folder
 from bench.report import Cell, Table, show_markdown, show_tables
+from bench.rerank.orders import MEASURE
 
 Line = dict[str, Any]
 
-PARTS = ("maxsim", "quality", "pruning", "heads")
+PARTS = ("maxsim", "quality", "pruning", "heads", "e2rank", "readers", "listwise")
 SETS = ("nfcorpus-bow", "dbpedia-50", "cosqa", "cranfield", "scifact", "msmarco-dl19")
-HELD_OUT = ("nfcorpus-bow", "dbpedia-50", "cosqa")
+HELD_OUT = ("nfcorpus-bow", "dbpedia-50", "cranfield", "msmarco-dl19")
 _RUNS = ("msmarco-dl21", "msmarco-dl19")  # the first is tuned on
 
 
@@ -48,7 +51,8 @@ def _measured(given: argparse.Namespace) -> list[Line]:
         for line in _PARTS[part](given):
             lines.append({**described, "part": part, **line})
             path.write_text("".join(json.dumps(one) + "\n" for one in lines))
-            shown = {name: value for name, value in line.items() if name in ("set", "way", "kind", "ndcg", "ms")}
+            told = ("set", "way", "kind", "ndcg", "nDCG@10", "feedback", "ms")
+            shown = {name: value for name, value in line.items() if name in told}
             print(f"{part}: {shown}", file=sys.stderr)
     print(path, file=sys.stderr)
     return lines
@@ -63,8 +67,9 @@ def _maxsim(given: argparse.Namespace) -> Iterator[Line]:
 def _quality(given: argparse.Namespace) -> Iterator[Line]:
     from bench.rerank.quality import compared, encoding_ms
 
-    yield from encoding_ms(given.sets)
-    for name in given.sets:
+    sets = given.sets or SETS
+    yield from encoding_ms(sets)
+    for name in sets:
         yield from compared(name)
 
 
@@ -76,12 +81,40 @@ def _pruning(given: argparse.Namespace) -> Iterator[Line]:
 
 
 def _heads(given: argparse.Namespace) -> Iterator[Line]:
-    from bench.rerank.heads import study
+    from bench.rerank.heads import KINDS, study
 
-    yield from study(HELD_OUT, given.seeds, given.steps)
+    yield from study(given.sets or HELD_OUT, given.seeds, given.steps, given.kinds or list(KINDS))
 
 
-_PARTS = {"maxsim": _maxsim, "quality": _quality, "pruning": _pruning, "heads": _heads}
+def _e2rank(given: argparse.Namespace) -> Iterator[Line]:
+    from bench.rerank.e2rank import HELD_OUT, study
+
+    yield from study(given.encoder or [None], given.sets or HELD_OUT, given.queries or 1_000)
+
+
+def _readers(given: argparse.Namespace) -> Iterator[Line]:
+    from bench.rerank.readers import study
+
+    yield from study(given.cross_encoder, given.mvp, given.sets or SETS, given.queries or 1_000)
+
+
+def _listwise(given: argparse.Namespace) -> Iterator[Line]:
+    from bench.rerank.listwise import METHODS, SETS, study
+
+    settings = {"model": given.model, "methods": given.methods or METHODS}
+    depth, tokens = given.candidates, given.passage_tokens
+    yield from study(given.sets or SETS, given.queries or 20, depth=depth, tokens=tokens, **settings)
+
+
+_PARTS = {
+    "maxsim": _maxsim,
+    "quality": _quality,
+    "pruning": _pruning,
+    "heads": _heads,
+    "e2rank": _e2rank,
+    "readers": _readers,
+    "listwise": _listwise,
+}
 
 
 def tables(lines: Sequence[Line]) -> list[Table]:
@@ -90,8 +123,14 @@ def tables(lines: Sequence[Line]) -> list[Table]:
         found = [line for line in lines if line["part"] == part]
         if found:
             made.append(make(found))
-    heads = [line for line in lines if line["part"] == "heads" and line["step"] != "rate"]
-    return [*made, _head_table(heads)] if heads else made
+    heads = [line for line in lines if line["part"] == "heads"]
+    if heads:
+        made += [_head_table([line for line in heads if line["step"] != "rate"]), _against_linear(heads)]
+    for part in ("e2rank", "readers", "listwise"):
+        own = [line for line in lines if line["part"] == part and line.get("step") != "tune"]
+        names = dict.fromkeys(line["set"] for line in own)
+        made += [_order_table(part, [line for line in own if line["set"] == name]) for name in names]
+    return made
 
 
 def _kernel_table(lines: list[Line]) -> Table:
@@ -162,16 +201,54 @@ def _head_table(lines: list[Line]) -> Table:
     return Table("Projection heads, 96 dimensions: nDCG@10, mean ± deviation over seeds", ("head", *names), tuple(rows))
 
 
+def _against_linear(lines: list[Line]) -> Table:
+    from bench.rerank.heads import against_linear
+
+    rows = [(Cell(name), Cell(kind), Cell(_interval(gain))) for (name, kind), gain in against_linear(lines).items()]
+    return Table("Means over seeds against the linear head's: nDCG@10", ("set", "head", "difference"), tuple(rows))
+
+
+def _order_table(part: str, lines: list[Line]) -> Table:
+    header = ("order", MEASURE, f"to the {lines[0]['against']}", "CPU ms", "calls", "prompt", "decoded", "void")
+    rows = []
+    for line in lines:
+        work = line.get("work", line)
+        counts = [work.get(name) for name in ("calls", "prompt_tokens", "decoded_tokens", "failures")]
+        rows.append(
+            (
+                Cell(line["way"] + (f", {line['feedback']} documents" if "feedback" in line else "")),
+                Cell(f"{line[MEASURE]:.3f}", -line[MEASURE]),
+                Cell(_interval(line["gain"])),
+                Cell(f"{line['ms']:,.0f}" if "ms" in line else "-"),
+                *(Cell("-" if count is None else f"{count:,.1f}") for count in counts),
+            )
+        )
+    return Table(f"{part}: {lines[0]['set']}, {lines[0]['queries']} queries", header, tuple(rows))
+
+
+def _interval(gain: Sequence[float]) -> str:
+    return f"{gain[0]:+.3f} [{gain[1]:+.3f}, {gain[2]:+.3f}]"
+
+
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench rerank", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--sets", nargs="+", help="judged collections; each part has its own without it")
     parser.add_argument("--run", default="splade-pp", help="whose lists are pruned")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="heads")
+    parser.add_argument("--kinds", nargs="+", help="heads: some kinds")
     parser.add_argument("--steps", type=int, default=150, help="of training")
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--queries", type=int, help="of each set, for e2rank, readers (all) and listwise (20)")
+    parser.add_argument("--encoder", nargs="+", help="trained E2Rank encoders; the default embedding model without it")
+    parser.add_argument("--cross-encoder", nargs="+", default=[], metavar="FOLDER")
+    parser.add_argument("--mvp", nargs="+", default=[], metavar="FOLDER")
+    parser.add_argument("--model", help="listwise: the language model; the small offline one without it")
+    parser.add_argument("--methods", nargs="+", help="listwise: some of its methods")
+    parser.add_argument("--candidates", type=int, default=10, help="listwise")
+    parser.add_argument("--passage-tokens", type=int, default=64, help="listwise")
     parser.add_argument("--train", type=Path, metavar="FILE", help="train the head that ships, and write it")
     parser.add_argument("--out", type=Path, help="folder for the results")
     parser.add_argument("--show", type=Path, metavar="FILE", help="show results again instead of measuring")

@@ -11,8 +11,9 @@ from vecdb.errors import InvalidInput
 from vecdb.rerank.listwise.prompts import clean, equal_cut, listed, numbers
 from vecdb.types import Vector
 
-Pooling = Literal["mean", "last", "first"]
+Pooling = Literal["mean", "last", "first", "query"]
 
+_POOLING = "vecdb_pooling"  # where a model's config says how it was trained to be pooled
 _TASK = "Rerank the documents by how well they answer the search query."
 
 
@@ -60,9 +61,13 @@ class EmbedderAsEncoder:
 class TextEncoder:
     """A transformers model and its tokenizer as an encoder of texts.
 
-    pooling: None takes "last" for decoders and "mean" for others, as most embedding models have it. max_tokens: where texts are
-    cut; None for what the model was made for. instruction: put before queries. A decoder's listwise query is one turn of its
-    chat template with an empty thinking block, as the E2Rank models were trained.
+    pooling: None takes what the model was trained with here (its config says), else "last" for decoders and "mean" for others, as
+    most embedding models have it. "query" is for encoders: a listwise query is then "[CLS] query [SEP] passage [SEP] …", and its
+    vector the mean of the states up to the first separator. These have read the passages, but the many tokens of the passages
+    have no vote of their own, which a mean over all would give them; a plain text's vector is its mean as ever.
+
+    max_tokens: where texts are cut; None for what the model was made for. instruction: put before queries. A decoder's listwise
+    query is one turn of its chat template with an empty thinking block, as the E2Rank models were trained.
     """
 
     def __init__(
@@ -75,11 +80,14 @@ class TextEncoder:
         instruction: str = "",
         batch: int = 8,
     ) -> None:
-        if pooling not in (None, "mean", "last", "first"):
-            raise InvalidInput(f"pooling is {pooling!r}; it must be mean, last or first")
+        if pooling not in (None, "mean", "last", "first", "query"):
+            raise InvalidInput(f"pooling is {pooling!r}; it must be mean, last, first or query")
         self.model, self.tokenizer = model.eval(), tokenizer
         self._decodes = _is_decoder(model.config)
-        self.pooling: Pooling = pooling or ("last" if self._decodes else "mean")
+        trained: Pooling | None = getattr(model.config, _POOLING, None)
+        self.pooling: Pooling = pooling or trained or ("last" if self._decodes else "mean")
+        if self.pooling == "query" and (self._decodes or tokenizer.sep_token_id is None):
+            raise InvalidInput("pooling over the query needs an encoder whose tokenizer has a separator; take another")
         self._instruction = instruction
         self._batch = batch
         known = getattr(model.config, "max_position_embeddings", None) or 512
@@ -94,6 +102,9 @@ class TextEncoder:
 
     def listwise_ids(self, query: str, passages: Sequence[str]) -> list[int]:
         """The tokens of a listwise query, its passages cut to one length so that all have a part in it."""
+        if self.pooling == "query":
+            pieces = self.tokenizer(list(passages), add_special_tokens=False, verbose=False)["input_ids"]
+            return self.joined(self.ids(query), pieces)
         cleaned = [clean(text) for text in passages]
         pieces = [self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in cleaned]
         room = self.max_tokens - len(self._chat_ids(listwise_text(query, [""] * len(passages))))
@@ -105,11 +116,32 @@ class TextEncoder:
         ids = self._chat_ids(listwise_text(query, cut))
         return ids if len(ids) <= self.max_tokens else [*ids[: self.max_tokens - 1], ids[-1]]
 
-    def ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"]
+    def joined(self, query: list[int], pieces: Sequence[list[int]]) -> list[int]:
+        """query, with its special tokens, and behind it the passages' tokens, without theirs: the form of pooling "query"."""
+        separator = self.tokenizer.sep_token_id
+        room = self.max_tokens - len(query) - len(pieces)
+        limit = max(1, equal_cut([len(piece) for piece in pieces], room))
+        ids = [*query, *(token for piece in pieces for token in (*piece[:limit], separator))]
+        return ids[: self.max_tokens]
+
+    def ids(self, text: str, max_tokens: int | None = None) -> list[int]:
+        limit = max_tokens or self.max_tokens
+        ids: list[int] = self.tokenizer(text, truncation=True, max_length=limit)["input_ids"]
         if self.pooling == "last" and ids[-1:] != [self.tokenizer.eos_token_id]:
-            ids = [*ids[: self.max_tokens - 1], self.tokenizer.eos_token_id]
+            ids = [*ids[: limit - 1], self.tokenizer.eos_token_id]
         return ids
+
+    def batch_ids(self, texts: Sequence[str], max_tokens: int | None = None) -> list[list[int]]:
+        """`ids` of each text, an encoder's at once; max_tokens: where they are cut, None for where all texts are."""
+        limit = max_tokens or self.max_tokens
+        if self.pooling == "last":
+            return [self.ids(text, limit) for text in texts]
+        found: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
+        return found
+
+    def told(self) -> None:
+        """Makes the model's config say how it is pooled, for who loads it next."""
+        setattr(self.model.config, _POOLING, self.pooling)
 
     def _chat_ids(self, text: str) -> list[int]:
         if not (self._decodes and getattr(self.tokenizer, "chat_template", None)):
@@ -142,7 +174,10 @@ class TextEncoder:
         tokens = torch.tensor([[*own, *[pad] * (width - len(own))] for own in ids], device=self.model.device)
         mask = torch.tensor([[1] * len(own) + [0] * (width - len(own)) for own in ids], device=self.model.device)
         states = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
-        if self.pooling == "mean":
+        if self.pooling in ("mean", "query"):
+            if self.pooling == "query":
+                ends = (tokens == self.tokenizer.sep_token_id).int().argmax(1, keepdim=True)
+                mask = mask * (torch.arange(width, device=mask.device) <= ends)
             weights = mask.unsqueeze(-1).to(states.dtype)
             pooled = (states * weights).sum(1) / weights.sum(1)
         elif self.pooling == "first":

@@ -74,10 +74,14 @@ class MultiView(nn.Module):
 
     def ids(self, query: str, passages: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Tokens of the query and each passage, leaving room for the view tokens."""
+        return self.pair_ids([query] * len(passages), passages, max_tokens)
+
+    def pair_ids(self, queries: Sequence[str], passages: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """The same of pairs."""
         known = getattr(self.model.config, "max_position_embeddings", None) or max_tokens
         limit = min(max_tokens, known) - self.views
         pairs: list[list[int]] = self.tokenizer(
-            [query] * len(passages), list(passages), truncation="longest_first", max_length=limit
+            list(queries), list(passages), truncation="longest_first", max_length=limit
         )["input_ids"]
         return pairs
 
@@ -95,9 +99,10 @@ class MultiView(nn.Module):
         return states[:, : self.views]
 
     def anchors(self, relevance: Tensor) -> Tensor:
-        """(n, m, d) -> (m, d)"""
-        anchors: Tensor = self.decoder(relevance.transpose(0, 1))
-        return anchors
+        """(…, n, m, d) -> (…, m, d): of one set of passages, or of several sets of as many passages."""
+        views = relevance.transpose(-3, -2)
+        anchors: Tensor = self.decoder(views.flatten(end_dim=-3))
+        return anchors.view(*views.shape[:-2], -1)
 
     def view_scores(self, relevance: Tensor) -> Tensor:
         """(n, m, d) -> (n, m): each passage by each view; its score is the mean."""

@@ -34,16 +34,28 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, help="training ends after so long, whatever --steps says")
+    parser.add_argument(
+        "--frozen", metavar="PART", help="weights with this in their name stay, such as word_embeddings"
+    )
+    parser.add_argument("--half", action="store_true", help="matrix products in bfloat16 (on a GPU)")
+    parser.add_argument("--pooling", choices=("mean", "last", "first", "query"), help="of e2rank's encoder")
     given = parser.parse_args(arguments)
 
     from vecdb.rerank.training.recipes import Schedule, seeded, train
 
     steps, batch, rate = DEFAULTS[given.method]
     schedule = Schedule(
-        steps=given.steps or steps, batch=given.batch or batch, rate=given.rate or rate, seed=given.seed
+        steps=given.steps or steps,
+        batch=given.batch or batch,
+        rate=given.rate or rate,
+        seed=given.seed,
+        seconds=given.seconds,
+        frozen=given.frozen,
+        half=given.half,
     )
     seeded(schedule.seed)  # new layers are drawn before training starts
-    recipe = recipe_of(given.method, given.model)
+    recipe = recipe_of(given.method, given.model, given.pooling)
     since = time.perf_counter()
     course = train(recipe, slates_of.read(given.slates), schedule, told=_tell)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -52,10 +64,14 @@ def main(arguments: list[str]) -> int:
     line = {
         "method": given.method,
         "model": given.model,
-        "steps": schedule.steps,
+        "pooling": given.pooling,
+        "steps": len(course),
+        "of": schedule.steps,
         "batch": schedule.batch,
         "rate": schedule.rate,
         "seed": schedule.seed,
+        "frozen": schedule.frozen,
+        "half": schedule.half,
         "first_loss": course[0],
         "last_loss": sum(ending) / len(ending),
         "seconds": round(time.perf_counter() - since, 1),
@@ -64,8 +80,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def recipe_of(method: str, name: str | None) -> Any:
-    """The method's recipe on the model with this name, on the best device there is."""
+def recipe_of(method: str, name: str | None, pooling: Any = None) -> Any:
+    """The method's recipe on the model with this name, on the best device there is. pooling: of e2rank's encoder."""
     from vecdb.rerank.models.encoder import TextEncoder
     from vecdb.rerank.models.loading import best_device, load_chat, load_encoder, load_for_training
     from vecdb.rerank.models.multiview import MultiView
@@ -74,7 +90,7 @@ def recipe_of(method: str, name: str | None) -> Any:
 
     if method == "e2rank":
         model, tokenizer = load_encoder(name)
-        return recipes.Listwise(TextEncoder(model.to(best_device()), tokenizer))
+        return recipes.Listwise(TextEncoder(model.to(best_device()), tokenizer, pooling=pooling))
     if method == "mvp":
         return recipes.Views(MultiView(*load_encoder(name)).to(best_device()))
     if method == "cross-encoder":

@@ -49,8 +49,12 @@ class Recipe:
     seed: int = 0
 
 
-def train_head(config: HeadConfig, slates: Sequence[Slate], recipe: Recipe, *, version: str = "trained") -> Head:
+def train_head(
+    config: HeadConfig, slates: Sequence[Slate], recipe: Recipe, *, version: str = "trained", device: str = "cpu"
+) -> Head:
     """A head trained on these slates; one without a better and a worse document teaches nothing and is passed over.
+
+    device: where PyTorch computes, "cuda" for a GPU.
 
     Raises InvalidInput if none is left, MissingExtra without PyTorch.
     """
@@ -62,7 +66,7 @@ def train_head(config: HeadConfig, slates: Sequence[Slate], recipe: Recipe, *, v
     if not useful:
         raise InvalidInput("no slate has documents of different targets; give judged queries")
     rng = np.random.default_rng(recipe.seed)
-    weights = {name: torch.from_numpy(w) for name, w in initial(config, useful, recipe, rng).items()}
+    weights = {name: torch.from_numpy(w).to(device) for name, w in initial(config, useful, recipe, rng).items()}
     for weight in weights.values():
         weight.requires_grad_(True)
     optimiser = torch.optim.AdamW(weights.values(), lr=recipe.rate, weight_decay=0.0)
@@ -82,7 +86,7 @@ def train_head(config: HeadConfig, slates: Sequence[Slate], recipe: Recipe, *, v
         "first_loss": losses[0],
         "last_loss": float(np.mean(losses[-10:])),
     }
-    return Head(config, {name: w.detach().numpy() for name, w in weights.items()}, version, facts)
+    return Head(config, {name: w.detach().cpu().numpy() for name, w in weights.items()}, version, facts)
 
 
 def taught_by_states(slates: Sequence[Slate]) -> list[Slate]:
@@ -137,13 +141,14 @@ def _loss(slate: Slate, config: HeadConfig, weights: dict[str, Any], recipe: Rec
     worse = np.flatnonzero(targets < targets.max())
     places = [best, *rng.choice(worse, min(recipe.others, len(worse)), replace=False)]
     documents = [slate.documents[place][: recipe.tokens] for place in places]
-    states = torch.from_numpy(np.concatenate([slate.query, *documents]).astype(np.float32))
+    device = weights["W" if config.kind == "linear" else "W2"].device
+    states = torch.from_numpy(np.concatenate([slate.query, *documents])).to(device).float()
     vectors = apply(states, config, weights)
     query, tokens = vectors[: len(slate.query)], vectors[len(slate.query) :]
     similarities = query @ tokens.T
     ends = np.cumsum([0] + [len(document) for document in documents])
     scores = torch.stack([similarities[:, a:b].amax(dim=1).mean() for a, b in pairwise(ends)])
-    wanted = torch.from_numpy(recipe.sharpness * targets[places]).float().log_softmax(0)
+    wanted = torch.from_numpy(recipe.sharpness * targets[places]).to(device).float().log_softmax(0)
     given = (scores / recipe.temperature).log_softmax(0)
     return torch.nn.functional.kl_div(given, wanted, log_target=True, reduction="sum")
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 import copy
 import json
 import random
+import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,13 +35,19 @@ from vecdb.rerank.training.slates import Slate
 
 
 class Recipe(ABC):
-    """A method's loss on a batch of slates."""
+    """A method's loss on a batch of slates.
+
+    prepare: what needs no network, tokenising above all; other threads do it, some batches ahead. loss: of what that gave.
+    """
 
     network: Any  # an nn.Module: that of transformers, or ours
     weight_decay: ClassVar[float] = 0.01
 
+    def prepare(self, slates: Sequence[Slate]) -> Any:
+        return slates
+
     @abstractmethod
-    def loss(self, slates: Sequence[Slate]) -> Tensor: ...
+    def loss(self, prepared: Any) -> Tensor: ...
 
     @abstractmethod
     def save(self, folder: Path) -> None: ...
@@ -46,7 +55,12 @@ class Recipe(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """steps: of the optimiser. warm_up: their share in which the rate rises; it falls linearly to 0 afterwards."""
+    """steps: of the optimiser. warm_up: their share in which the rate rises; it falls linearly to 0 afterwards.
+
+    seconds: training is over after so long, however many steps that were, and the rate has fallen to 0 by then; a run that it
+    ended can be repeated with the steps that it made only up to where the rate began to fall faster. frozen: parameters whose
+    names have this in them stay as they are. half: matrix products in bfloat16, on a GPU.
+    """
 
     steps: int = 700
     batch: int = 8
@@ -54,36 +68,65 @@ class Schedule:
     warm_up: float = 0.03
     clip: float = 1.0
     seed: int = 0
+    seconds: float | None = None
+    frozen: str | None = None
+    half: bool = False
 
-    def share(self, step: int) -> float:
+    def share(self, step: int, elapsed: float = 0.0) -> float:
+        """Of the rate, at this step and so many seconds after the first."""
         rising = max(1, int(self.warm_up * self.steps))
-        return (step + 1) / rising if step < rising else (self.steps - step) / max(1, self.steps - rising)
+        if step < rising:
+            return (step + 1) / rising
+        gone = step if self.seconds is None else max(step, self.steps * elapsed / self.seconds)
+        return max(0.0, (self.steps - gone) / max(1, self.steps - rising))
 
 
 def train(
     recipe: Recipe, slates: Sequence[Slate], schedule: Schedule, *, told: Callable[[int, float], None] | None = None
 ) -> list[float]:
-    """The loss of each step. The same slates, schedule and start give the same network on the same machine."""
+    """The loss of each step. The same slates, schedule and start give the same network on one machine, unless time ends it."""
     if not slates:
         raise InvalidInput("there are no slates to train on")
     seeded(schedule.seed)
     network = recipe.network.train()
+    for name, parameter in network.named_parameters():
+        if schedule.frozen is not None and schedule.frozen in name:
+            parameter.requires_grad_(False)
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=recipe.weight_decay)
-    pace = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule.share)
-    course = []
-    for step, batch in zip(range(schedule.steps), _batches(slates, schedule)):
-        loss = recipe.loss(batch)
+    halved = torch.autocast(parameters[0].device.type, torch.bfloat16, enabled=schedule.half)
+    course: list[float] = []
+    since = time.monotonic()
+    for step, prepared in zip(range(schedule.steps), _ahead(recipe.prepare, _batches(slates, schedule))):
+        elapsed = time.monotonic() - since
+        if schedule.seconds is not None and elapsed >= schedule.seconds:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate * schedule.share(step, elapsed)
+        with halved:
+            loss = recipe.loss(prepared)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
         optimiser.step()
-        pace.step()
         course.append(float(loss.detach()))
         if told is not None:
             told(step, course[-1])
     network.eval()
     return course
+
+
+def _ahead(prepare: Callable[[list[Slate]], Any], batches: Iterator[list[Slate]], most: int = 4) -> Iterator[Any]:
+    """What prepare gives for each batch, in order."""
+    with ThreadPoolExecutor(2, "vecdb-prepare") as pool:
+        waiting = deque(pool.submit(prepare, next(batches)) for _ in range(most))
+        try:
+            while True:
+                yield waiting.popleft().result()
+                waiting.append(pool.submit(prepare, next(batches)))
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def seeded(seed: int) -> None:
@@ -133,7 +176,8 @@ class WrittenOrder(Recipe):
         if noise:
             embeddings.register_forward_hook(partial(_noisy, noise))
 
-    def loss(self, slates: Sequence[Slate]) -> Tensor:
+    def loss(self, prepared: Any) -> Tensor:
+        slates: Sequence[Slate] = prepared
         total = torch.zeros((), device=self.network.device)
         for slate in slates:  # one at a time: prompts are long and of all lengths
             total = total + self._of(slate)
@@ -174,30 +218,40 @@ def _noisy(alpha: float, module: nn.Module, _: Any, output: Tensor) -> Tensor:
 
 
 class Listwise(Recipe):
-    """E2Rank on an encoder: InfoNCE of the plain query and RankNet of the listwise query, documents encoded once."""
+    """E2Rank on an encoder: InfoNCE of the plain query and RankNet of the listwise query, documents encoded once.
 
-    def __init__(self, encoder: TextEncoder, *, feedback: int = 20) -> None:
+    feedback: so many of a slate's documents stand in its listwise query. document_tokens: where documents are cut.
+    """
+
+    def __init__(self, encoder: TextEncoder, *, feedback: int = 20, document_tokens: int = 256) -> None:
         self.encoder, self.network = encoder, encoder.model
-        self.feedback = feedback
+        self.feedback, self.document_tokens = feedback, min(document_tokens, encoder.max_tokens)
 
-    def loss(self, slates: Sequence[Slate]) -> Tensor:
+    def prepare(self, slates: Sequence[Slate]) -> Any:
+        encoder = self.encoder
+        flat = encoder.batch_ids([text for slate in slates for text in slate.passages], self.document_tokens)
+        plain = encoder.batch_ids([slate.query for slate in slates])
+        shown = [slate.passages[: self.feedback] for slate in slates]
+        listwise = [encoder.listwise_ids(slate.query, own) for slate, own in zip(slates, shown)]
+        return slates, flat, plain, listwise
+
+    def loss(self, prepared: Any) -> Tensor:
+        slates, flat, plain, listwise = prepared
         most = max(len(slate.passages) for slate in slates)
-        flat = [self.encoder.ids(text) for slate in slates for text in slate.passages]
         encoded = iter(torch.split(self._encoded(flat), [len(slate.passages) for slate in slates]))
         documents = torch.stack(
             [nn.functional.pad(own, (0, 0, 0, most - len(own))) for own in (next(encoded) for _ in slates)]
         )
-        plain = self._encoded([self.encoder.ids(slate.query) for slate in slates])
-        listwise = self._encoded(
-            [self.encoder.listwise_ids(slate.query, slate.passages[: self.feedback]) for slate in slates]
-        )
-        return losses.e2rank(plain, listwise, documents, _ranks(slates, plain.device))
+        queries, shown = self._encoded(plain), self._encoded(listwise)
+        with torch.autocast(documents.device.type, enabled=False):  # a temperature of 0.03 needs every digit
+            return losses.e2rank(queries, shown, documents, _ranks(slates, documents.device))
 
     def _encoded(self, ids: Sequence[Sequence[int]]) -> Tensor:
         vectors: Tensor = self.encoder.forward(ids).float()
         return vectors
 
     def save(self, folder: Path) -> None:
+        self.encoder.told()
         self.encoder.model.save_pretrained(folder)
         self.encoder.tokenizer.save_pretrained(folder)
 
@@ -209,15 +263,26 @@ class Views(Recipe):
         self.network = network
         self.apart, self.max_tokens = apart, max_tokens
 
-    def loss(self, slates: Sequence[Slate]) -> Tensor:
+    def prepare(self, slates: Sequence[Slate]) -> Any:
+        queries = [slate.query for slate in slates for _ in slate.passages]
+        passages = [text for slate in slates for text in slate.passages]
+        return slates, self.network.pair_ids(queries, passages, self.max_tokens)
+
+    def loss(self, prepared: Any) -> Tensor:
+        slates, ids = prepared
+        counts = [len(slate.passages) for slate in slates]
+        read = torch.split(self.network.relevance(ids).float(), counts)
         total = torch.zeros((), device=self.network.device)
-        for slate in slates:
-            read = self.network.relevance(self.network.ids(slate.query, slate.passages, self.max_tokens))
-            anchors = self.network.anchors(read)
-            scores = torch.einsum("nmd,md->n", read, anchors) / self.network.views
-            total = total + losses.listnet(scores.unsqueeze(0).float(), _ranks([slate], scores.device))
-            total = total + self.apart * losses.orthogonality(anchors.float())
-        return total / len(slates)
+        for count in sorted(set(counts)):  # sets of one size go through the decoder together
+            places = [place for place, own in enumerate(counts) if own == count]
+            sets = torch.stack([read[place] for place in places])
+            anchors = self.network.anchors(sets).float()
+            with torch.autocast(sets.device.type, enabled=False):
+                scores = torch.einsum("bnmd,bmd->bn", sets, anchors) / self.network.views
+                alike = losses.listnet(scores, _ranks([slates[place] for place in places], scores.device))
+                apart = torch.stack([losses.orthogonality(own) for own in anchors]).mean()
+            total = total + len(places) / len(slates) * (alike + self.apart * apart)
+        return total
 
     def save(self, folder: Path) -> None:
         self.network.save(folder)
@@ -229,13 +294,17 @@ class Pairs(Recipe):
     def __init__(self, model: Any, tokenizer: Any, *, max_tokens: int = 256) -> None:
         self.network, self.tokenizer, self.max_tokens = model, tokenizer, max_tokens
 
-    def loss(self, slates: Sequence[Slate]) -> Tensor:
+    def prepare(self, slates: Sequence[Slate]) -> Any:
         queries = [slate.query for slate in slates for _ in slate.passages]
         passages = [text for slate in slates for text in slate.passages]
-        read = self.tokenizer(
+        return slates, self.tokenizer(
             queries, passages, truncation="longest_first", max_length=self.max_tokens, padding=True, return_tensors="pt"
-        ).to(self.network.device)
-        parts = torch.split(self.network(**read).logits[:, 0].float(), [len(slate.passages) for slate in slates])
+        )
+
+    def loss(self, prepared: Any) -> Tensor:
+        slates, read = prepared
+        logits = self.network(**read.to(self.network.device)).logits[:, 0].float()
+        parts = torch.split(logits, [len(slate.passages) for slate in slates])
         most = max(map(len, parts))
         scores = torch.stack([nn.functional.pad(part, (0, most - len(part))) for part in parts])
         return losses.ranknet(scores, _ranks(slates, scores.device))
@@ -278,7 +347,8 @@ class Outcome(Recipe):
         self.reference = copy.deepcopy(chat.model).eval().requires_grad_(False)
         self.log: list[dict[str, float]] = []
 
-    def loss(self, slates: Sequence[Slate]) -> Tensor:
+    def loss(self, prepared: Any) -> Tensor:
+        slates: Sequence[Slate] = prepared
         total = torch.zeros((), device=self.network.device)
         for slate in slates:
             total = total + self._of(slate)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vecdb.errors import InvalidInput
+from vecdb.types import Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ def judged(
     size: int = 16,
     seed: int = 0,
 ) -> list[Slate]:
-    """Slates out of judgements: of each query up to size // 2 judged relevant documents, and negatives drawn from its first-stage
-    list. Ranks by grade; documents of one grade share a rank. Queries without a relevant document are left out.
+    """Slates out of judgements: of each query up to size // 2 judged relevant documents, and negatives from its first-stage list,
+    both drawn by chance. Ranks by grade; documents of one grade share a rank. Queries without a relevant document are left out.
     """
     random = np.random.default_rng(seed)
     slates = []
@@ -65,13 +66,40 @@ def judged(
         negatives = [d for d in lists.get(id, ()) if grades.get(d, 0) <= 0 and d in texts]
         if not relevant or not negatives:
             continue
-        kept = sorted(relevant, key=lambda d: -grades[d])[: max(1, size // 2)]
+        kept = [relevant[i] for i in random.permutation(len(relevant))[: max(1, size // 2)].tolist()]
         drawn = random.permutation(len(negatives))[: size - len(kept)].tolist()
         chosen = kept + [negatives[i] for i in sorted(drawn)]
         own = [max(0, grades.get(d, 0)) for d in chosen]
         levels = {grade: rank for rank, grade in enumerate(sorted(set(own), reverse=True), 1)}
         slate = Slate(query, tuple(texts[d] for d in chosen), tuple(levels[g] for g in own), tuple(map(float, own)))
         slates.append(slate.shuffled(random))
+    return slates
+
+
+def privileged(
+    queries: Mapping[str, str],
+    lists: Mapping[str, Sequence[str]],
+    texts: Mapping[str, str],
+    vectors: Mapping[str, Vector],
+    *,
+    size: int = 16,
+    seed: int = 0,
+) -> list[Slate]:
+    """Slates without judgements: each query is a part of a document (its title, say) and has the document's id; the teacher knows
+    the whole of it. Ranks by cosine of the whole document's vector (D,) with those of `size` documents drawn from the query's
+    list, itself left out. A student sees the part alone: what it can learn is to read the need out of what was found.
+    """
+    random = np.random.default_rng(seed)
+    slates = []
+    for id, query in queries.items():
+        found = [d for d in lists.get(id, ()) if d != id]
+        if len(found) < 2:
+            continue
+        drawn = [found[i] for i in random.permutation(len(found))[:size].tolist()]
+        cosines = np.array([float(vectors[id] @ vectors[d]) for d in drawn])
+        ranks = np.empty(len(drawn), dtype=np.int64)
+        ranks[np.argsort(-cosines, kind="stable")] = np.arange(1, len(drawn) + 1)
+        slates.append(Slate(query, tuple(texts[d] for d in drawn), tuple(ranks.tolist())))
     return slates
 
 

@@ -66,7 +66,7 @@ def test_stages_follow_each_other_and_top_bounds_what_one_sees(docs: vecdb.Colle
     hits = docs.search(
         "red",
         k=6,
-        rerank=["cosine", {"kind": "decay", "field": "n", "unit": "number", "origin": 9, "scale": 1, "top": 2}],
+        rerank=["cosine", {"kind": "relevance_x_time", "time_field": "n", "top": 2}],
     )
     assert sorted(hits.ids[:2]) == sorted(docs.search("red", k=6, rerank="cosine").ids[:2])
     assert hits.ids[2:] == docs.search("red", k=6, rerank="cosine").ids[2:]
@@ -160,8 +160,12 @@ def test_what_is_no_reranker_is_refused_before_anything_runs(docs: vecdb.Collect
 
 
 def test_equal_options_are_one_instance_so_that_models_load_once() -> None:
-    assert reranker_of({"kind": "boost", "field": "a"}) is reranker_of({"kind": "boost", "field": "a"})
-    assert reranker_of({"kind": "boost", "field": "a"}) is not reranker_of({"kind": "boost", "field": "b"})
+    assert reranker_of({"kind": "relevance_x_time", "time_field": "a"}) is reranker_of(
+        {"kind": "relevance_x_time", "time_field": "a"}
+    )
+    assert reranker_of({"kind": "relevance_x_time", "time_field": "a"}) is not reranker_of(
+        {"kind": "relevance_x_time", "time_field": "b"}
+    )
     assert [stage.name for stage in stages_of(["cosine", reranker_of("cosine")])] == ["cosine", "cosine"]
 
 

@@ -13,7 +13,7 @@ import torch
 
 import vecdb
 from vecdb.embedding import load_embedder
-from vecdb.errors import InvalidQuery, ModelUnavailable, RerankStopped
+from vecdb.errors import InvalidInput, InvalidQuery, ModelUnavailable, RerankStopped
 from vecdb.rerank.base import Candidate, Context, Limit, Task
 from vecdb.rerank.cross_encoder import CrossEncoder
 from vecdb.rerank.e2rank import E2Rank
@@ -197,6 +197,30 @@ def test_the_offline_encoder_is_the_default_embedding_model_in_full_precision() 
 def test_a_passage_does_not_pass_for_a_number_of_the_listwise_query() -> None:
     text = listwise_text("q", ["a", "b"])
     assert text.splitlines()[2:4] == ["[1] a", "[2] b"]
+
+
+def test_query_pooling_takes_the_mean_of_the_query_alone_which_has_read_the_passages(marked: Any) -> None:
+    network = tiny_models.encoder(marked)
+    encoder = TextEncoder(network, marked, pooling="query", max_tokens=24)
+    query, passages = "red river", ["blue river passage"] * 3 + ["red"]
+    ids = encoder.listwise_ids(query, passages)
+    assert len(ids) <= 24
+    own = encoder.ids(query)
+    assert ids[: len(own)] == own
+    assert ids.count(marked.sep_token_id) >= 3  # each passage has its part
+    with torch.inference_mode():
+        states = network(input_ids=torch.tensor([ids])).last_hidden_state[0, : len(own)].mean(0)
+    (vector,), (tokens,) = encoder.encode_listwise([query], [passages])
+    np.testing.assert_allclose(vector, (states / states.norm()).numpy(), atol=1e-5)
+    assert tokens == len(ids)
+    plain = TextEncoder(network, marked, pooling="mean", max_tokens=24)
+    np.testing.assert_allclose(encoder.encode([query]), plain.encode([query]), atol=1e-6)
+    assert np.abs(vector - plain.encode([query])[0]).max() > 1e-3  # what stands beside it is read
+
+
+def test_query_pooling_is_for_encoders_with_a_separator(words: Any) -> None:
+    with pytest.raises(InvalidInput, match="separator"):
+        TextEncoder(tiny_models.causal(words).model, words, pooling="query")
 
 
 def test_the_order_of_passages_does_not_touch_the_scores_of_views(views: MultiView) -> None:

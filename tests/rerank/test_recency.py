@@ -1,4 +1,4 @@
-"""Decay, boosts, the time prior, and relevance times recency."""
+"""Curves of decay, the time prior, and relevance times recency."""
 
 from __future__ import annotations
 
@@ -13,17 +13,8 @@ from hypothesis import strategies as st
 
 import vecdb
 from vecdb.rerank.base import BatchReranker, Candidate, Context, Reranked, Task, by_score
-from vecdb.rerank.decay import (
-    CURVES,
-    boosted,
-    decay_factors,
-    field_factors,
-    multiplied,
-    numbers_at,
-    seconds_of,
-    value_at,
-)
-from vecdb.rerank.recency import Boost, Decay, RelevanceTime
+from vecdb.rerank.decay import CURVES, decay_factors, seconds_of, value_at
+from vecdb.rerank.recency import RelevanceTime
 from vecdb.rerank.time_prior import TimePrior, fit_time_prior, time_prior_of
 
 
@@ -47,22 +38,6 @@ def test_curves_have_their_values() -> None:
         assert decay_factors(at, curve, 10.0).tolist() == pytest.approx([expected[curve]] * 2 + [0.0, 0.0])
 
 
-def test_a_product_never_raises_what_it_should_lower() -> None:
-    logits = np.array([-1.0, -2.0, 3.0])
-    assert np.argsort(-multiplied(logits, np.array([0.1, 1.0, 1.0]))).tolist() == [2, 0, 1]
-    assert multiplied(np.array([1.0, 2.0]), np.array([0.5, 1.0])).tolist() == [0.5, 2.0]
-    assert boosted(np.array([1.0, 2.0]), np.array([1.0, 0.0]), 0.5).tolist() == [1.5, 2.0]
-
-
-def test_field_factors_take_what_is_missing_and_modify() -> None:
-    values = np.array([np.nan, 3.0, -5.0])
-    assert field_factors(values, missing=1.0).tolist() == [2.0, 4.0, 0.0]
-    assert field_factors(values, modifier="log1p").tolist() == pytest.approx([1.0, 1 + np.log(4), 1.0])
-    assert field_factors(np.array([4.0]), modifier="sqrt", weight=0.5).tolist() == [2.0]
-    assert field_factors(np.array([0.0, 2.0]), modifier="reciprocal").tolist() == [1.0, 1.5]
-    assert field_factors(np.array([2.0]), modifier="square").tolist() == [5.0]
-
-
 def test_times_are_read_in_every_form() -> None:
     moment = datetime(2024, 5, 1, tzinfo=UTC)
     for form in (moment, date(2024, 5, 1), "2024-05-01", {"$date": "2024-05-01T00:00:00Z"}, moment.timestamp()):
@@ -72,7 +47,6 @@ def test_times_are_read_in_every_form() -> None:
     assert value_at({"a": {"b": 1}, "a.b": 2}, "a.b") == 2
     assert value_at({"a": {"b": 1}}, "a.b") == 1
     assert value_at({"a": 3}, "a.b") is None
-    assert numbers_at([{"x": 1}, {"x": True}, {}], "x").tolist() == pytest.approx([1.0, np.nan, np.nan], nan_ok=True)
 
 
 def task(scores: Sequence[float], metadata: Sequence[dict[str, Any]], k: int = 10) -> Task:
@@ -83,37 +57,15 @@ def places(reranker: BatchReranker, given: Task) -> list[int]:
     return [r.position for r in reranker.rerank_batch([given], Context())[0]]
 
 
-def test_decay_by_days_and_by_number() -> None:
-    dated = task([1.0, 0.9, 0.8], [{"d": "2020-01-01"}, {"d": "2024-01-01"}, {}])
-    reranker = Decay("d", 365.0, origin="2024-01-01")
-    assert places(reranker, dated) == [1, 0, 2]
-    assert reranker.rerank_batch([dated], Context())[0][0].detail == {"factor": 1.0}
-    assert places(Decay("d", 365.0, origin="2024-01-01", weight=0.0), dated) == [0, 1, 2]
-    numbers = task([1.0, 1.0], [{"n": 5}, {"n": 9}])
-    assert places(Decay("n", 1.0, unit="number", origin=9, curve="gauss"), numbers) == [1, 0]
-    assert places(Decay("d", 30.0), task([1.0, 1.0], [{"d": "2001-01-01"}, {"d": datetime.now(UTC)}])) == [1, 0]
-
-
-def test_boosts_by_value_and_by_number() -> None:
-    given = task([1.0, 0.9, 0.5], [{"lang": "de"}, {"lang": ["en", "fr"]}, {"ok": True}])
-    assert places(Boost("lang", {"en": 2.0, "fr": 3.0}), given) == [1, 0, 2]
-    assert places(Boost("ok", {"true": 5.0}), given) == [2, 0, 1]
-    assert places(Boost("stars", modifier="log1p"), task([1.0, 1.0], [{}, {"stars": 4}])) == [1, 0]
-
-
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Decay("", 1.0),
-        lambda: Decay("d", 0.0),
-        lambda: Decay("d", float("nan")),
-        lambda: Decay("d", 1.0, curve="cubic"),  # type: ignore[arg-type]
-        lambda: Decay("d", 1.0, floor=2.0),
-        lambda: Decay("d", 1.0, unit="number"),
-        lambda: Decay("d", 1.0, origin="soon"),
-        lambda: Decay("d", 1.0, weight=-1.0),
-        lambda: Boost("f", modifier="cube"),  # type: ignore[arg-type]
-        lambda: Boost("f", {"a": -1.0}),
+        lambda: decay_factors(np.zeros(1), "exp", 0.0),
+        lambda: decay_factors(np.zeros(1), "exp", float("nan")),
+        lambda: decay_factors(np.zeros(1), "cubic", 1.0),  # type: ignore[arg-type]
+        lambda: decay_factors(np.zeros(1), "exp", 1.0, floor=2.0),
+        lambda: RelevanceTime("", half_life_days=1.0),
+        lambda: RelevanceTime("d", half_life_days=0.0),
         lambda: RelevanceTime("d", as_of="soon"),
         lambda: RelevanceTime("d", span=("2024-01-01", "2025-01-01")),
         lambda: RelevanceTime("d", span=("2025-01-01", "2024-01-01"), time_prior={"u": [0], "values": [1]}),

@@ -305,5 +305,60 @@ def test_the_command_trains_from_a_folder_into_a_folder(marked: Any, tmp_path: P
     assert weights[0] == weights[1]
 
 
+def test_training_ends_with_its_time_and_leaves_frozen_weights_alone(marked: Any) -> None:
+    recipe = Pairs(tiny_models.classifier(marked), marked)
+    before = {name: p.detach().clone() for name, p in recipe.network.named_parameters()}
+    schedule = Schedule(steps=100_000, batch=2, rate=1e-3, seconds=0.5, frozen="word_embeddings")
+    course = train(recipe, made_slates(), schedule)
+    assert 1 <= len(course) < 100_000
+    after = dict(recipe.network.named_parameters())
+    frozen = {name for name in before if "word_embeddings" in name}
+    assert frozen
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert any(not torch.equal(before[name], after[name]) for name in before if name not in frozen)
+
+
+def test_the_rate_falls_to_nothing_by_the_end_of_steps_or_of_time() -> None:
+    schedule = Schedule(steps=100, warm_up=0.1)
+    assert [schedule.share(step) for step in (0, 9, 10, 55)] == pytest.approx([0.1, 1.0, 1.0, 0.5])
+    hurried = Schedule(steps=100, warm_up=0.1, seconds=10)
+    assert hurried.share(20, elapsed=5.5) == pytest.approx(0.5)  # half of the time is gone, and more than of the steps
+    assert hurried.share(20, elapsed=10) == 0.0
+
+
+def test_batches_come_prepared_in_their_order() -> None:
+    from itertools import islice
+
+    from vecdb.rerank.training.recipes import _ahead
+
+    assert list(islice(_ahead(lambda batch: batch[0], ([i] for i in iter(range(50)))), 20)) == list(range(20))
+
+
+def test_privileged_slates_are_ranked_by_the_whole_document() -> None:
+    texts = {name: f"text {name}" for name in "abcd"}
+    vectors = {
+        "a": np.array([1.0, 0.0]),
+        "b": np.array([0.0, 1.0]),
+        "c": np.array([0.9, 0.1]),
+        "d": np.array([0.5, 0.5]),
+    }
+    (slate,) = slates.privileged({"a": "part"}, {"a": ["a", "b", "c", "d"]}, texts, vectors, size=8)
+    assert slate.query == "part"
+    assert [slate.passages[i] for i in slate.order] == ["text c", "text d", "text b"]
+    assert slates.privileged({"a": "part"}, {"a": ["a", "b"]}, texts, vectors) == []
+
+
+def test_a_trained_listwise_encoder_says_how_it_is_pooled(marked: Any, tmp_path: Path) -> None:
+    from vecdb.rerank.models.loading import load_encoder
+
+    recipe = Listwise(TextEncoder(tiny_models.encoder(marked), marked, pooling="query"))
+    course = train(recipe, made_slates(), Schedule(steps=12, batch=3, rate=5e-3, seed=1))
+    assert np.mean(course[-3:]) < 0.9 * np.mean(course[:3])
+    recipe.save(tmp_path)
+    again = TextEncoder(*load_encoder(str(tmp_path)))
+    assert again.pooling == "query"
+    np.testing.assert_allclose(again.encode(["red river"]), recipe.encoder.encode(["red river"]), atol=1e-6)
+
+
 def test_recipes_are_recipes() -> None:
     assert all(issubclass(kind, Recipe) for kind in (WrittenOrder, Listwise, Views, Pairs, Outcome))
