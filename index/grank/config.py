@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from vecdb.errors import InvalidInput
 
@@ -51,7 +52,8 @@ class Recipe:
     windows: histories' pieces in a step. negatives: items of the same step, and drawn by popularity ** 0.75, that each target
     is told from. places: how many targets of a window the auxiliary and the ranker's loss look at, each beside `candidates` of
     the negatives. patience: with the last item of each history held out, training ends after so many epochs without a better
-    recall, and the best epoch's weights are kept; 0: all epochs, nothing held out.
+    recall, and the best epoch's weights are kept; 0: all epochs, nothing held out. start: items' vectors begin as the main
+    directions of who took what, which is already a fair recommender, or at random.
     """
 
     epochs: int = 30
@@ -68,9 +70,12 @@ class Recipe:
     auxiliary: float = 1.0
     ranker: float = 1.0
     patience: int = 0
+    start: Literal["svd", "random"] = "svd"
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.start not in ("svd", "random"):
+            raise InvalidInput(f"start is {self.start!r}; it must be svd or random")
         for name in ("epochs", "windows", "places", "candidates"):
             _check_whole(name, getattr(self, name), least=1)
         for name in ("in_batch", "sampled", "patience", "seed"):

@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from vecdb.index.grank.config import GRankConfig
-from vecdb.index.grank.histories import PADDING
+from vecdb.index.grank.histories import PADDING, Histories
 from vecdb.index.grank.network import EPSILON, FAR, ages
 
 Tensor = torch.Tensor
+
+_ADDED = 0.1  # of the length that would keep lengths
+_PASSES = 4  # of the randomised singular value decomposition
 
 
 class Forward:
@@ -83,7 +87,7 @@ class Forward:
         pooled = (total[:, last] - total[:, first]) / taken[:, :, None]
         items = before[:, long:]
         columns = column.expand(len(before), short)
-        found = self.beside(self._through("user", pooled), columns, items, made)
+        found = self.beside(pooled + self._through("user", pooled), columns, items, made)
         return functional.normalize(self._normed("final", found), dim=-1)
 
     def auxiliary(
@@ -147,7 +151,10 @@ class Forward:
 
 
 def initial(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, Any]:
-    """Arrays to begin with: Gaussian matrices that keep lengths, norms that change nothing, zeros."""
+    """Arrays to begin with: Gaussian matrices that keep lengths, norms that change nothing, zeros.
+
+    What is added to something else is small, so that a user begins as the mean of items, and the ranker as the generator's order.
+    """
     rng = np.random.default_rng([seed, 0])
     made = {}
     for name, shape in shapes.items():
@@ -158,5 +165,27 @@ def initial(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, Any]:
         else:
             inner = shape[1] if name == "item" else shape[0]
             made[name] = (rng.standard_normal(shape) / np.sqrt(inner)).astype(np.float32)
+            if name.endswith(".out") or (name.endswith(".w2") and name not in ("aux.w2", "ranker.history.w2")):
+                made[name] *= np.float32(_ADDED)
     made["item"][PADDING] = 0.0
     return made
+
+
+def main_directions(histories: Histories, items: int, dimension: int) -> NDArray[np.float32]:
+    """(items, D) at unit length: the items in the truncated singular value decomposition of the matrix users x items (1 where a
+    user took the item), times the singular values; rows that are zero at random. Random numbers are PyTorch's.
+    """
+    users = np.repeat(np.arange(len(histories)), np.diff(histories.bounds))
+    pairs = np.unique(np.stack([users, histories.items - 1]), axis=1)
+    taken = torch.sparse_coo_tensor(
+        torch.from_numpy(pairs), torch.ones(pairs.shape[1]), (len(histories), items), check_invariants=True
+    )
+    rank = min(dimension, len(histories), items)
+    more = min(
+        2 * dimension, len(histories), items
+    )  # the last of the directions that are looked for are the least exact
+    _, values, directions = torch.svd_lowrank(taken, q=more, niter=_PASSES)
+    made = torch.randn(items, dimension) * 1e-6
+    made[:, :rank] += (directions * values)[:, :rank]
+    found: NDArray[np.float32] = functional.normalize(made, dim=1).numpy()
+    return found

@@ -98,7 +98,7 @@ class _Training:
     def __init__(self, histories: Histories, items: int, config: GRankConfig, recipe: Recipe, device: str) -> None:
         import torch
 
-        from vecdb.index.grank.forward import initial
+        from vecdb.index.grank.forward import initial, main_directions
         from vecdb.index.grank.losses import Negatives
 
         self._config, self._recipe, self._device = config, recipe, device
@@ -109,9 +109,12 @@ class _Training:
         if not counts.sum():
             raise InvalidInput("every history has a single item, and that is held out; give longer ones, or patience=0")
         self._negatives = Negatives(counts, recipe.in_batch, recipe.sampled)
+        arrays = initial(shapes(config, items), recipe.seed)
+        if recipe.start == "svd":
+            torch.manual_seed(recipe.seed)
+            arrays["item"][1:] = main_directions(self._histories, items, config.dimension)
         self._weights = {
-            name: torch.from_numpy(array).to(device).requires_grad_(True)
-            for name, array in initial(shapes(config, items), recipe.seed).items()
+            name: torch.from_numpy(array).to(device).requires_grad_(True) for name, array in arrays.items()
         }
         self._optimiser = torch.optim.AdamW(self._weights.values(), lr=recipe.rate, weight_decay=recipe.weight_decay)
         self._number, self._best, self._best_number = 0, -1.0, 0

@@ -108,7 +108,8 @@ class Network:
         short = histories[:, -config.short :]
         length = short.shape[1]
         inside = short != PADDING
-        tokens = np.concatenate([w["item"][short], self._through("user", pooled)[:, None]], axis=1)
+        user = pooled + self._through("user", pooled)
+        tokens = np.concatenate([w["item"][short], user[:, None]], axis=1)
         place = np.arange(length + 1)
         apart = place[:, None] - place[None, :]
         seen = (apart >= 0) & np.concatenate([inside, np.ones((len(short), 1), np.bool_)], axis=1)[:, None, :]
