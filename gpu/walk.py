@@ -153,7 +153,7 @@ def walk(
         return Walked(empty, empty.to(torch.int64), torch.zeros(len(queries), dtype=torch.int32, device=corpus.device))
     links = triton.next_power_of_2(graph.links.shape[1])
     width = max(_LEAST_EF, triton.next_power_of_2(ef), links)
-    few, warps = _form(len(queries), width, links)
+    few, warps = _form(len(queries), width, links * graph.codes.element_size())
     expand = min(expand or few, width // links)
     allowed = None if allowed is None else allowed.to(corpus.device)
     limit = _AT_ONCE
@@ -175,7 +175,7 @@ def walk(
 
 
 def _form(batch: int, width: int, links: int) -> tuple[int, int]:
-    """How many nodes a step expands, and how many warps walk for a query.
+    """How many nodes a step expands, and how many warps walk for a query. links: twice as many where numbers have two bytes.
 
     Many queries fill the chip by themselves: one warp each then never waits for another, and one node a step scores no more
     than is needed. Few queries leave it idle: then a step does more at once.

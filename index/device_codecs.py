@@ -76,16 +76,17 @@ class DeviceCodec:
 
     def encode(self, vectors: ArrayLike) -> Codes:
         """As `Codec.encode`. Blocks shrink where the device has no room; raises OutOfDeviceMemory if the smallest have none."""
-        self._check_fitted()
         values = as_vectors(vectors, self.codec.dimension)
         check_finite(values)
+        made: NDArray[Any] = self._in_blocks(self.encoding(), values)
+        return made if _encoder(self.codec.format, self._put) else self.codec.format.encode(made)
+
+    def encoding(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What makes codes of finite vectors (N, D) on the device; or reduced vectors, where the format is left to the CPU."""
+        self._check_fitted()
         is_unit = self.codec.metric == "cosine" and bool(self.codec.reducers)
-        encode = _encoder(self.codec.format, self._put)
-        if encode is None:
-            reduced = self._in_blocks(partial(self._reduced, self.codec.reducers, is_unit=is_unit), values)
-            return self.codec.format.encode(reduced)
-        codes: Codes = self._in_blocks(lambda x: encode(self._reduced(self.codec.reducers, x, is_unit=is_unit)), values)
-        return codes
+        encode = _encoder(self.codec.format, self._put) or (lambda x: x)
+        return lambda x: encode(self._reduced(self.codec.reducers, x, is_unit=is_unit))
 
     def decode(self, codes: Codes) -> Vectors:
         """As `Codec.decode`."""

@@ -75,7 +75,7 @@ class DeviceWalk:
         if not len(queries) or beam > MOST_EF or 2 * beam >= count:
             answer = self._scan.search(queries, k, mask)
             return answer if target is None else answer._replace(estimated_recall=np.ones(len(queries), np.float32))
-        on_device = None if mask is None else torch.from_numpy(mask)
+        on_device = None if mask is None else torch.from_numpy(np.array(mask))
         found = walk(torch.from_numpy(np.array(queries)), self._graph, k, ef=beam, allowed=on_device)
         scores, rows, work = (x.cpu().numpy() for x in found)
         distances = np.maximum(1 - scores, 0) if self.metric == "cosine" else -scores

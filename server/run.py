@@ -77,7 +77,13 @@ def load_app(path: str | Path, settings: Settings) -> FastAPI:
 
 
 def _open(path: str | Path, settings: Settings) -> vecdb.Database:
-    return vecdb.open(path, create=not settings.read_only, read_only=settings.read_only, durability=settings.durability)
+    return vecdb.open(
+        path,
+        create=not settings.read_only,
+        read_only=settings.read_only,
+        durability=settings.durability,
+        device=settings.device,
+    )
 
 
 def _on_granian(path: str | Path, settings: Settings, address: str) -> None:

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     # How the file is opened.
     read_only: bool = False
     durability: Literal["full", "relaxed"] = "full"
+    device: str = "cpu"  # "cuda:0" or "auto": a GPU that searches, see vecdb.open
     # Models that a client may name when it makes a collection, or for a reranker. A specification may be a folder or a URL,
     # which would let clients make this machine read and fetch what they like; so only what is named here is taken.
     models: tuple[str, ...] = ("default",)

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.machine import describe_run, result_path, results_folder
 
-_OPERATIONS = ("search", "maxsim", "links", "walk")
+_OPERATIONS = ("search", "maxsim", "links", "walk", "codecs")
 
 
 def main(arguments: list[str]) -> int:
@@ -63,6 +63,10 @@ def _lines(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield from ({**head, "operation": "maxsim", **case} for case in operations.maxsim(card))
     if "links" in wanted:
         yield from ({**head, "operation": "links", **case} for case in operations.links(options.rows, options.dims[0]))
+    if "codecs" in wanted:
+        yield from (
+            {**head, "operation": "codecs", **case} for case in operations.codecs(options.rows, options.dims[0], card)
+        )
     if "walk" in wanted:
         for dim in options.dims:
             yield from ({**head, "operation": "walk", **case} for case in operations.walks(options.rows, dim, card))

@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 from bench.machine import version_of
 from vecdb.gpu import reference
 from vecdb.gpu.corpus import Corpus
+from vecdb.gpu.kmeans import kmeans
 from vecdb.gpu.maxsim import Documents
 from vecdb.gpu.maxsim import maxsim as fused_maxsim
 from vecdb.gpu.topk import topk
 from vecdb.gpu.walk import MOST_EF, Graph, walk
 from vecdb.index.base import HnswConfig
+from vecdb.index.codecs import parse
 from vecdb.index.device_build import links_of
+from vecdb.index.device_codecs import DeviceCodec
 from vecdb.index.device_walk import entries_of
 from vecdb.index.levels import draw_levels
 
@@ -224,6 +227,42 @@ def _replayed_ms(calls: list[Any]) -> float:
         for call in calls:
             call()
     return median_ms(lambda i: graph.replay()) / len(calls)
+
+
+def codecs(rows: int, dim: int, card: Line) -> Iterator[Line]:
+    """Coding of vectors on the device, and with the copies from and to the host that a database makes; clusters."""
+    vectors = embeddings(rows, dim, 0).float()
+    host = vectors.cpu().numpy()
+    copy_gb_s = host.nbytes / median_ms(lambda i: torch.from_numpy(host).to("cuda"), times=3) / 1e6
+    plain = median_ms(lambda i: vectors.to(torch.float8_e4m3fn))
+    floor = rows * dim * 5 / card["copy_tb_s"] / 1e9
+    case = {"rows": rows, "dim": dim}
+    yield {**case, "what": "PyTorch cast to float8", "ms": plain, "floor_ms": floor, "roofline": floor / plain}
+    for text in ("float8", "int8", "pca:192+int8", "pq:96"):
+        start = time.perf_counter()
+        codec = DeviceCodec(parse(text, dim, "l2")).fit(host[:20_000])
+        fit_s = time.perf_counter() - start
+        coder = DeviceCodec(codec)
+        start = time.perf_counter()
+        codes = coder.encode(host)
+        encode_s, start = time.perf_counter() - start, time.perf_counter()
+        coder.decode(codes)
+        decode_s = time.perf_counter() - start
+        work = coder.encoding()
+        ms = median_ms(lambda i, work=work: [work(part) for part in vectors.split(1 << 16)], times=5)
+        floor = floor_ms(0, rows * (4 * dim + codec.bytes_per_vector), 1, card)
+        times = {"fit_s": fit_s, "encode_s": encode_s, "decode_s": decode_s, "copy_gb_s": copy_gb_s}
+        yield {**case, **times, "what": f"vecdb encode {text}", "ms": ms, "floor_ms": floor, "roofline": floor / ms}
+    for count in (256, 4096):
+        start = time.perf_counter()
+        kmeans(vectors, count, rounds=5)
+        torch.cuda.synchronize()
+        yield {
+            **case,
+            "what": f"vecdb k-means, {count} clusters",
+            "ms": (time.perf_counter() - start) * 1e3,
+            "rounds": 5,
+        }
 
 
 def links(rows: int, dim: int) -> Iterator[Line]:

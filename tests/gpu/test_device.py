@@ -119,6 +119,17 @@ def test_a_gpu_that_is_not_there_is_refused_before_a_file_is_made(path: Path) ->
     vecdb.open(path, device="auto").close()
 
 
+@without_gpu
+def test_a_service_on_a_gpu_that_is_not_there_is_refused_before_it_listens(path: Path) -> None:
+    pytest.importorskip("granian")
+    from vecdb.server.run import serve
+    from vecdb.server.settings import Settings
+
+    with pytest.raises(InvalidInput, match="0 CUDA devices"):
+        serve(path, Settings(device="cuda:0", port=0))
+    assert not path.exists()
+
+
 def test_absent_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "find_spec", lambda package: None)
     assert scanner_on("auto") is None

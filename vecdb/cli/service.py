@@ -36,6 +36,7 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port to listen on.  [default: 8000]")] = None,
     keys: Annotated[Path | None, typer.Option("--keys", help="The file of API keys; see `vecdb keys`.")] = None,
     server: Annotated[str | None, typer.Option(help="granian or uvicorn.  [default: granian]")] = None,
+    device: Annotated[str | None, typer.Option(help="What searches: cpu, cuda:0, auto.  [default: cpu]")] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse every change.")] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="Serve other machines without any key.")] = False,
 ) -> None:
@@ -45,7 +46,7 @@ def serve(
     vecdb serve --db library.vecdb --port 8080
     vecdb keys create app --scope write && vecdb serve --host 0.0.0.0 --keys vecdb-keys.json
     """
-    given: dict[str, Any] = {"host": host, "port": port, "keys_file": keys, "server": server}
+    given: dict[str, Any] = {"host": host, "port": port, "keys_file": keys, "server": server, "device": device}
     given |= {"read_only": read_only or None, "insecure": insecure or None}
     settings = _settings({name: value for name, value in given.items() if value is not None})
     from vecdb.server.run import serve as run
