@@ -227,7 +227,7 @@ def _order_table(part: str, lines: list[Line]) -> Table:
                 Cell(line["way"] + (f", {line['feedback']} documents" if "feedback" in line else "")),
                 Cell(f"{line[measure]:.3f}", -line[measure]),
                 Cell(_interval(line["gain"])),
-                Cell(f"{line['ms']:,.0f}" if "ms" in line else "-"),
+                Cell(f"{line['ms']:,.0f}" if line.get("ms") is not None else "-"),
                 *(Cell("-" if count is None else f"{count:,.1f}") for count in counts),
             )
         )
