@@ -115,6 +115,27 @@ class Limit:
             raise RerankStopped("the time given to the reranker is over")
 
 
+class Limits:
+    """The limits of everything that somebody waits for: `cancel`, from any thread, ends them all, and those that begin later."""
+
+    def __init__(self) -> None:
+        self._begun: list[Limit] = []
+        self._cancelled = False
+        self._lock = threading.Lock()
+
+    def add(self, limit: Limit) -> None:
+        with self._lock:
+            self._begun.append(limit)
+            if self._cancelled:
+                limit.cancel()
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            for limit in self._begun:
+                limit.cancel()
+
+
 class TokenEncoder(Protocol):
     """A model that gives a vector for each token of a text: unit length, so that dot products are cosines."""
 

@@ -11,13 +11,16 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vecdb.errors import InvalidInput, RequestTimeout
+from vecdb.query.second_look import CANCELLABLE
+from vecdb.rerank.base import Limits
 from vecdb.server.problems import RETRY_AFTER_S, Refused, refusal
 
 _log = logging.getLogger("vecdb.server")
@@ -25,7 +28,7 @@ _CLOSE = {"Connection": "close"}  # the rest of the body is unread, so the conne
 
 
 class Slots:
-    """The requests now running. Given-up ones count too: a thread that computes cannot be stopped."""
+    """The requests now running. Given-up ones count too: a thread that computes stops at its next check, if it has one."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -74,16 +77,20 @@ class InFlight:
             await refusal(refused)(scope, receive, send)
             return
         exchange = _Exchange(receive, send, self._timeout_s)
-        task = self._slots.start(self._app(scope, exchange.receive, exchange.send))
+        limits = Limits()
+        with _made_cancellable(limits):  # the task keeps the context that it is made in
+            task = self._slots.start(self._app(scope, exchange.receive, exchange.send))
         try:
             if await exchange.finished(task):
                 task.result()  # raises what the app raised
                 return
         except asyncio.CancelledError:  # the server gave the request up
             exchange.give_up()
+            limits.cancel()
             task.cancel()
             raise
         exchange.give_up()
+        limits.cancel()  # rerankers, which take longest, stop at their next unit of work
         task.add_done_callback(_log_late_failure)
         late = Refused(
             504,
@@ -91,6 +98,15 @@ class InFlight:
             error=RequestTimeout,
         )
         await refusal(late)(scope, receive, send)
+
+
+@contextmanager
+def _made_cancellable(limits: Limits) -> Iterator[None]:
+    token = CANCELLABLE.set(limits)
+    try:
+        yield
+    finally:
+        CANCELLABLE.reset(token)
 
 
 class _Exchange:

@@ -23,7 +23,7 @@ from vecdb.errors import DatabaseClosed
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.query.second_look import CANCELLABLE
-from vecdb.rerank.base import Limit
+from vecdb.rerank.base import Limits
 from vecdb.types import (
     CollectionStats,
     Context,
@@ -180,13 +180,12 @@ class AsyncDatabase:
         """What work returns, from one of the threads. Raises DatabaseClosed after `close`."""
         if self._is_closed:
             raise DatabaseClosed(f"{self._path or 'the database'} was closed; open it again")
-        context, limits = contextvars.copy_context(), list[Limit]()
+        context, limits = contextvars.copy_context(), Limits()
         context.run(CANCELLABLE.set, limits)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, partial(context.run, work))
         except asyncio.CancelledError:
-            for limit in limits:  # nobody waits for what a reranker would still do
-                limit.cancel()
+            limits.cancel()  # nobody waits for what a reranker would still do
             raise
 
     def _opened_once(self) -> Database:

@@ -3,7 +3,7 @@
 maxsim    the kernels against the arithmetic limit            quality   orders of the same candidates, on judged collections
 pruning   alpha and beta on DL21 and DL19 lists               heads     kinds of projection heads over seeds
 e2rank    the listwise query beside its controls              readers   cross-encoders and MVP (give trained folders)
-listwise  a language model's orders by every method
+listwise  a language model's orders by every method           feedback  recall of query vectors that a reranker taught
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.rerank.orders import MEASURE
 
 Line = dict[str, Any]
 
-PARTS = ("maxsim", "quality", "pruning", "heads", "e2rank", "readers", "listwise")
+PARTS = ("maxsim", "quality", "pruning", "heads", "e2rank", "readers", "listwise", "feedback")
 SETS = ("nfcorpus-bow", "dbpedia-50", "cosqa", "cranfield", "scifact", "msmarco-dl19")
 HELD_OUT = ("nfcorpus-bow", "dbpedia-50", "cranfield", "msmarco-dl19")
 _RUNS = ("msmarco-dl21", "msmarco-dl19")  # the first is tuned on
@@ -51,7 +51,7 @@ def _measured(given: argparse.Namespace) -> list[Line]:
         for line in _PARTS[part](given):
             lines.append({**described, "part": part, **line})
             path.write_text("".join(json.dumps(one) + "\n" for one in lines))
-            told = ("set", "way", "kind", "ndcg", "nDCG@10", "feedback", "ms")
+            told = ("set", "way", "kind", "ndcg", "nDCG@10", "recall", "feedback", "ms")
             shown = {name: value for name, value in line.items() if name in told}
             print(f"{part}: {shown}", file=sys.stderr)
     print(path, file=sys.stderr)
@@ -106,6 +106,12 @@ def _listwise(given: argparse.Namespace) -> Iterator[Line]:
     yield from study(given.sets or SETS, given.queries or 20, depth=depth, tokens=tokens, **settings)
 
 
+def _feedback(given: argparse.Namespace) -> Iterator[Line]:
+    from bench.rerank.feedback import SETS, study
+
+    yield from study(given.sets or SETS)
+
+
 _PARTS = {
     "maxsim": _maxsim,
     "quality": _quality,
@@ -114,6 +120,7 @@ _PARTS = {
     "e2rank": _e2rank,
     "readers": _readers,
     "listwise": _listwise,
+    "feedback": _feedback,
 }
 
 
@@ -126,7 +133,7 @@ def tables(lines: Sequence[Line]) -> list[Table]:
     heads = [line for line in lines if line["part"] == "heads"]
     if heads:
         made += [_head_table([line for line in heads if line["step"] != "rate"]), _against_linear(heads)]
-    for part in ("e2rank", "readers", "listwise"):
+    for part in ("e2rank", "readers", "listwise", "feedback"):
         own = [line for line in lines if line["part"] == part and line.get("step") != "tune"]
         names = dict.fromkeys(line["set"] for line in own)
         made += [_order_table(part, [line for line in own if line["set"] == name]) for name in names]
@@ -209,7 +216,8 @@ def _against_linear(lines: list[Line]) -> Table:
 
 
 def _order_table(part: str, lines: list[Line]) -> Table:
-    header = ("order", MEASURE, f"to the {lines[0]['against']}", "CPU ms", "calls", "prompt", "decoded", "void")
+    measure = "recall" if part == "feedback" else MEASURE
+    header = ("order", measure, f"to the {lines[0]['against']}", "CPU ms", "calls", "prompt", "decoded", "void")
     rows = []
     for line in lines:
         work = line.get("work", line)
@@ -217,9 +225,9 @@ def _order_table(part: str, lines: list[Line]) -> Table:
         rows.append(
             (
                 Cell(line["way"] + (f", {line['feedback']} documents" if "feedback" in line else "")),
-                Cell(f"{line[MEASURE]:.3f}", -line[MEASURE]),
+                Cell(f"{line[measure]:.3f}", -line[measure]),
                 Cell(_interval(line["gain"])),
-                Cell(f"{line['ms']:,.0f}" if "ms" in line else "-"),
+                Cell(f"{line['ms']:,.0f}" if line.get("ms") is not None else "-"),
                 *(Cell("-" if count is None else f"{count:,.1f}") for count in counts),
             )
         )

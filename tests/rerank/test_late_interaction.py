@@ -224,3 +224,66 @@ def test_tokens_of_another_encoder_are_refused() -> None:
             with pytest.raises(vecdb.InvalidInput):
                 db.collection("new", tokens=wrong)
         assert "new" not in db
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A folder as ColBERT checkpoints are: an encoder, and the head's `linear.weight` in the same file."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    import tiny_models
+    from safetensors.numpy import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("colbert") / "checkpoint"
+    words = tiny_models.tokenizer(classes=True)
+    network = tiny_models.encoder(words)
+    network.save_pretrained(folder)
+    words.save_pretrained(folder)
+    file = folder / "model.safetensors"
+    head = np.random.default_rng(0).standard_normal((8, network.config.hidden_size)).astype(np.float32)
+    save_file({**load_file(file), "linear.weight": head}, file, metadata={"format": "pt"})
+    return folder, network, words, head
+
+
+def test_a_colbert_checkpoint_gives_its_own_heads_vectors(checkpoint: Any) -> None:
+    import torch
+
+    from vecdb.embedding.late import load_token_encoder
+
+    folder, network, words, head = checkpoint
+    encoder = load_token_encoder(f"colbert:{folder}")
+    assert (encoder.name, encoder.dimension) == (f"colbert:{folder}-own", 8)
+    texts = ["red river", "", "blue apple river plum"]
+    for text, vectors in zip(texts, encoder.encode_documents(texts)):
+        ids = words(text)["input_ids"]
+        with torch.inference_mode():
+            states = network(input_ids=torch.tensor([ids])).last_hidden_state[0].numpy()
+        kept = states[[i for i, token in enumerate(ids) if token not in words.all_special_ids]]
+        wanted = kept @ head.T
+        wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+        assert vectors.shape == wanted.shape
+        np.testing.assert_allclose(vectors, wanted, atol=1e-5)
+
+
+def test_a_collection_keeps_the_tokens_of_a_colbert_model(checkpoint: Any, tmp_path: Any) -> None:
+    folder, *_ = checkpoint
+    texts = ["red river", "blue apple", "plum", "river plum"]
+    with vecdb.open(tmp_path / "db.vecdb", background=False) as db:
+        docs = db.collection("docs", tokens=f"colbert:{folder}")
+        docs.add(ids=list("abcd"), texts=texts)
+        hits = docs.search("blue apple", k=4, mode="text", rerank="maxsim")
+        assert hits[0].id == "b"
+        assert hits[0].score == pytest.approx(2.0, abs=0.05)  # each of two tokens finds itself, up to a byte's rounding
+    with vecdb.open(tmp_path / "db.vecdb", background=False) as db:
+        again = db.collection("docs", tokens=f"colbert:{folder}").search(
+            "blue apple", k=4, mode="text", rerank="maxsim"
+        )
+        assert again.ids == hits.ids
+
+
+def test_a_model_that_is_not_there_is_an_error_that_says_so(tmp_path: Any) -> None:
+    pytest.importorskip("transformers")
+    from vecdb.embedding.late import load_token_encoder
+
+    with pytest.raises(vecdb.ModelUnavailable, match="give a folder"):
+        load_token_encoder(f"colbert:{tmp_path / 'absent'}")

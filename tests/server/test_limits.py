@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import threading
+import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -12,8 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.concurrency import run_in_threadpool
 
 import vecdb
+from vecdb.errors import RerankStopped
+from vecdb.rerank.base import BatchReranker, Context, Limit, Limits, Reranked
 from vecdb.server.keys import create_key
 from vecdb.server.limits import BodyLimits, Gunzip, InFlight, PathSegments, Slots, original
 from vecdb.server.problems import Refused, refusal
@@ -108,6 +113,50 @@ def test_more_requests_than_slots_are_told_to_come_back() -> None:
         assert (await Exchange().run(app)).status == 200, "the slot is free again"
 
     asyncio.run(scenario())
+
+
+def test_a_reranker_stops_when_its_request_was_answered_with_a_timeout() -> None:
+    stopped = threading.Event()
+
+    class Endless(BatchReranker):
+        def rerank_batch(self, tasks: Any, context: Context) -> list[Reranked]:
+            until = time.monotonic() + PATIENCE_S
+            while time.monotonic() < until:
+                try:
+                    context.limit.check()
+                except RerankStopped:
+                    stopped.set()
+                    raise
+                time.sleep(0.005)
+            raise AssertionError("nobody cancelled it")
+
+    async def scenario() -> None:
+        with vecdb.open(":memory:", background=False) as db:
+            docs = db.collection("docs")
+            docs.add(ids=["a"], texts=["red"])
+
+            async def searching(scope: Any, receive: Any, send: Any) -> None:
+                await run_in_threadpool(docs.search, "red", rerank=Endless())
+
+            slots = Slots(1)
+            app = InFlight(searching, slots=slots, timeout_s=0.1, exempt=frozenset())
+            assert (await Exchange().run(app)).status == 504
+            await slots.drain(PATIENCE_S)
+            assert not slots.are_full
+        assert stopped.is_set()
+
+    asyncio.run(scenario())
+
+
+def test_what_begins_after_the_end_is_cancelled_at_once() -> None:
+    limits, before, after = Limits(), Limit(), Limit()
+    limits.add(before)
+    before.check()
+    limits.cancel()
+    limits.add(after)
+    for limit in (before, after):
+        with pytest.raises(RerankStopped):
+            limit.check()
 
 
 def test_a_request_that_takes_too_long_is_answered_and_still_counts() -> None:

@@ -22,7 +22,7 @@ from vecdb.metadata import decode
 from vecdb.query.ranking import Ranking
 from vecdb.query.request import VECTOR_FIELD, SearchOptions
 from vecdb.query.retrieval import Retrieval
-from vecdb.rerank.base import Candidate, Context, Limit, Reranked, Task
+from vecdb.rerank.base import Candidate, Context, Limit, Limits, Reranked, Task
 from vecdb.rerank.kinds import Stage
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("vecdb")
 
-# The limits of the searches that this task makes; `aio` cancels them when nobody waits any more.
-CANCELLABLE: contextvars.ContextVar[list[Limit] | None] = contextvars.ContextVar("vecdb_limits", default=None)
+# The limits of the searches that this task makes; who started it (`aio`, the server) cancels them when nobody waits any more.
+CANCELLABLE: contextvars.ContextVar[Limits | None] = contextvars.ContextVar("vecdb_limits", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class SecondLook:
         limit = Limit(stage.deadline_s)
         running = CANCELLABLE.get()
         if running is not None:
-            running.append(limit)
+            running.add(limit)
         pools: Sequence[_Pool] = [self._pool(course, stage, options.depth(1)) for course in courses]
         answers = self._answers(courses, pools, stage, limit, wanted)
         more: dict[str, Any] = {}
@@ -212,6 +212,7 @@ def _followed(ranking: Ranking, tail: Ranking) -> Ranking:
         return ranking
     lowest = ranking.scores.min(initial=np.inf)
     moved = tail.scores if np.isinf(lowest) else tail.scores - max(0.0, float(tail.scores.max() - lowest))
+    moved = np.minimum(moved, lowest)  # which the rounding of the difference may pass
     return Ranking(ranking.name, np.concatenate([ranking.rows, tail.rows]), np.concatenate([ranking.scores, moved]))
 
 
