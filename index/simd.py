@@ -70,6 +70,9 @@ if os.environ.get("VECDB_SIMD") and LEVEL != "avx512" and llvm.get_process_tripl
     numba.config.CPU_FEATURES = ""
 
 
+FARTHEST = 1e18  # a number, of which a product with another such is far from infinity
+
+
 def padded(width: int) -> int:
     """width bytes, rounded up to whole cache lines."""
     return -(-width // LINE) * LINE
@@ -266,6 +269,50 @@ def plain_hamming(matrix, row, query):
             bits &= bits - 1
             total += 1
     return total
+
+
+@compiled
+def plain_nearest_centroid(values, row, at, books, part, halves):
+    """The k whose |c|² / 2 - v · c is smallest, the first of equals. c: books[part, :, k]; v: S numbers of values[row] from at.
+
+    Products are rounded before they are subtracted, in the order of s: the same on every CPU. Numbers beyond FARTHEST count as
+    it; with books within it no sum is NaN. values (N, D) float32, books (M, S, K) float32 with K a multiple of 256, halves
+    (M, K) float32: |c|² / 2. -> int64.
+    """
+    best, first = np.float32(np.inf), np.int64(0)
+    for k in range(books.shape[2]):
+        total = halves[part, k]
+        for s in range(books.shape[1]):
+            value = min(max(values[row, at + s], np.float32(-FARTHEST)), np.float32(FARTHEST))
+            total = strict_difference(total, value, books[part, s, k])
+        if total < best:
+            best, first = total, np.int64(k)
+    return first
+
+
+# A function of its own flags: LLVM may fuse or reorder nothing here, even where it is called from one that allows it.
+@njit(cache=True, nogil=True, error_model="numpy")
+def strict_difference(total, value, factor):
+    """total - value * factor, each rounded to float32."""
+    return np.float32(total - np.float32(value * factor))
+
+
+@compiled
+def plain_sums_of_tables(codes, row, starts, planes, out):
+    """out[r] = for the 64 rows from `row`, the sum over c and j of table (c, j) at codes[row + r, starts[c] + j].
+
+    codes (N, W) uint8; starts (C,) int64; planes (C, 16, 2, 256) uint8: a table's low bytes, then its high ones; out (64,) int32.
+    A table of zeros stands where starts[c] + j is no part of its own: bytes may be read that lie behind a row.
+    """
+    flat, width = codes.reshape(codes.size), codes.shape[1]
+    for r in range(64):
+        total = np.int32(0)
+        for c in range(starts.shape[0]):
+            begin = (row + r) * width + starts[c]
+            for j in range(16):
+                code = flat[begin + j]
+                total += np.int32(planes[c, j, 0, code]) + (np.int32(planes[c, j, 1, code]) << np.int32(8))
+        out[r] = total
 
 
 @compiled
@@ -662,6 +709,160 @@ def _insert_key(typing_context, keys, size, stop, key):
     return types.void(keys, size, stop, key), generate
 
 
+@intrinsic
+def _nearest_centroid(typing_context, values, row, at, books, part, halves):
+    """So many centroids at a time as there are registers for; their sums never leave these."""
+
+    def generate(context, builder, signature, arguments):
+        kinds, four = signature.args, ir.Constant(_I64, 4)
+        vector = _vector(_F32, _FLOATS)
+        line = _address(context, builder, kinds[0], arguments[0], arguments[1], kinds[1])
+        begin = builder.mul(context.cast(builder, arguments[2], kinds[2], types.int64), four)
+        line = builder.gep(line, [begin])
+        book = _address(context, builder, kinds[3], arguments[3], arguments[4], kinds[4])
+        half = _address(context, builder, kinds[5], arguments[5], arguments[4], kinds[4])
+        shape = context.make_array(kinds[3])(context, builder, arguments[3]).shape
+        size, count = (builder.extract_value(shape, axis) for axis in (1, 2))
+        stride, width = builder.mul(count, four), 4 * _FLOATS
+        held = 16 if LEVEL == "avx512" else 8
+
+        def chunk(at: Any, before: list[Any]) -> list[Any]:
+            """at: the first centroid's byte. before: the least sum so far, and whose it is."""
+            places = [builder.add(at, ir.Constant(_I64, j * width)) for j in range(held)]
+
+            def terms(offset: Any, sums: list[Any]) -> list[Any]:
+                one = _load(builder, line, offset, _F32)
+                for bound, beyond in ((-FARTHEST, "<"), (FARTHEST, ">")):
+                    most = ir.Constant(_F32, float(np.float32(bound)))
+                    one = builder.select(builder.fcmp_ordered(beyond, one, most), most, one)
+                value = _everywhere_the(builder, one, _FLOATS)
+                here = builder.gep(book, [builder.mul(builder.sdiv(offset, four), stride)])
+                return [
+                    builder.fsub(total, builder.fmul(value, _load(builder, here, place, vector)))
+                    for total, place in zip(sums, places)
+                ]
+
+            first = [_load(builder, half, place, vector) for place in places]
+            sums, _ = _loop(builder, builder.mul(size, four), 4, first, terms, ir.Constant(_I64, 0))
+            least = _folded(builder, sums, lambda a, b: _lesser(builder, a, b))
+            best = _across(builder, least, lambda a, b: _lesser(builder, a, b))
+            everywhere, lanes = _everywhere_the(builder, best, _FLOATS), _vector(_I32, _FLOATS)
+            # From the last to the first, so that the first place of a lane is the one that stays.
+            found: Any = ir.Constant(lanes, [2**31 - 1] * _FLOATS)
+            for j in reversed(range(held)):
+                own = ir.Constant(lanes, [j * _FLOATS + lane for lane in range(_FLOATS)])
+                found = builder.select(builder.fcmp_ordered("==", sums[j], everywhere), own, found)
+            place = _across(builder, found, lambda a, b: builder.select(builder.icmp_signed("<", a, b), a, b))
+            nearer = builder.fcmp_ordered("<", best, before[0])
+            named = builder.add(builder.sdiv(at, four), builder.sext(place, _I64))
+            return [builder.select(nearer, best, before[0]), builder.select(nearer, named, before[1])]
+
+        start = [ir.Constant(_F32, float("inf")), ir.Constant(_I64, 0)]
+        (_, first), _ = _loop(builder, stride, held * width, start, chunk, ir.Constant(_I64, 0))
+        return first
+
+    return types.int64(values, row, at, books, part, halves), generate
+
+
+def _lesser(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
+def _folded(builder: Any, parts: list[Any], join: Callable[[Any, Any], Any]) -> Any:
+    """All parts as one, joined by pairs."""
+    while len(parts) > 1:
+        parts = [join(a, b) for a, b in zip(parts[::2], parts[1::2])] + parts[len(parts) & ~1 :]
+    return parts[0]
+
+
+def _across(builder: Any, vector: Any, join: Callable[[Any, Any], Any]) -> Any:
+    """All lanes as one, joined by halves."""
+    lanes = vector.type.count
+    while lanes > 1:
+        lanes //= 2
+        vector = join(_pick(builder, vector, range(lanes)), _pick(builder, vector, range(lanes, 2 * lanes)))
+    return builder.extract_element(vector, ir.Constant(_I32, 0))
+
+
+def _everywhere_the(builder: Any, value: Any, lanes: int) -> Any:
+    """A vector with this value in every lane."""
+    empty = ir.Constant(_vector(value.type, lanes), ir.Undefined)
+    one = builder.insert_element(empty, value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(one, empty, ir.Constant(_vector(_I32, lanes), [0] * lanes))
+
+
+@intrinsic
+def _sums_of_tables(typing_context, codes, row, starts, planes, out):
+    """Sixteen columns at a time: 64 rows are turned into columns within registers, and each byte of a column is looked up in
+    its table by VPERMI2B, which knows 128 bytes: twice, and the byte's highest bit says which of both holds.
+    """
+
+    def generate(context, builder, signature, arguments):
+        kinds, column = signature.args, _vector(_I8, 64)
+        lines = _address(context, builder, kinds[0], arguments[0], arguments[1], kinds[1])
+        width = builder.extract_value(context.make_array(kinds[0])(context, builder, arguments[0]).strides, 0)
+        begins = context.make_array(kinds[2])(context, builder, arguments[2])
+        tables = _address(context, builder, kinds[3], arguments[3])
+        rows = [builder.mul(width, ir.Constant(_I64, r)) for r in range(64)]
+
+        def looked_up(column_of_codes: Any, beyond: Any, table: Any) -> Any:
+            quarters = [_load(builder, table, ir.Constant(_I64, 64 * q), column) for q in range(4)]
+            near, far = (
+                _call(builder, "llvm.x86.avx512.vpermi2var.qi.512", column, a, column_of_codes, b)
+                for a, b in (quarters[:2], quarters[2:])
+            )
+            return builder.select(beyond, far, near)
+
+        def chunk(c: Any, totals: list[Any]) -> list[Any]:
+            begin = builder.gep(lines, [builder.load(builder.gep(begins.data, [c]))])
+            turned = _turned(builder, [_load(builder, begin, row, _vector(_I8, 16)) for row in rows])
+            here = builder.gep(tables, [builder.mul(c, ir.Constant(_I64, 16 * 512))])
+            words = [ir.Constant(_vector(_I16, 32), None)] * 4  # even rows' low and high bytes, odd rows'
+            for j, codes_of in enumerate(turned):
+                beyond = builder.icmp_signed("<", codes_of, ir.Constant(column, None))
+                for plane in range(2):
+                    table = builder.gep(here, [ir.Constant(_I64, 512 * j + 256 * plane)])
+                    pairs = builder.bitcast(looked_up(codes_of, beyond, table), _vector(_I16, 32))
+                    even = builder.and_(pairs, _everywhere(pairs.type, 255))
+                    odd = builder.lshr(pairs, _everywhere(pairs.type, 8))
+                    words[plane] = builder.add(words[plane], even)
+                    words[2 + plane] = builder.add(words[2 + plane], odd)
+            wide = [builder.zext(word, _vector(_I32, 32)) for word in words]
+            eight = _everywhere(wide[0].type, 8)
+            return [
+                builder.add(total, builder.add(low, builder.shl(high, eight)))
+                for total, low, high in zip(totals, wide[::2], wide[1::2])
+            ]
+
+        count = builder.extract_value(begins.shape, 0)
+        zeros = [ir.Constant(_vector(_I32, 32), None)] * 2
+        (even, odd), _ = _loop(builder, count, 1, zeros, chunk, ir.Constant(_I64, 0))
+        order = [lane // 2 + 32 * (lane % 2) for lane in range(64)]
+        sums = builder.shuffle_vector(even, odd, ir.Constant(_vector(_I32, 64), order))
+        target = _address(context, builder, kinds[4], arguments[4])
+        builder.store(sums, builder.bitcast(target, sums.type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(codes, row, starts, planes, out), generate
+
+
+def _turned(builder: Any, lines: list[Any]) -> list[Any]:
+    """64 rows of 16 bytes as 16 columns of 64: rows 0, 16, 32, 48 side by side, and so on, turned 16 by 16 in each quarter."""
+
+    def joined(a: Any, b: Any) -> Any:
+        count = 2 * a.type.count
+        return builder.shuffle_vector(a, b, ir.Constant(_vector(_I32, count), list(range(count))))
+
+    blocks = [_folded(builder, [lines[16 * q + i] for q in range(4)], joined) for i in range(16)]
+    # Four times blocks i and i + 8 are interleaved within each quarter, as cards are shuffled: a byte's place in its block and
+    # the number of the block, four bits each, have then changed places.
+    halves = [[16 * q + half + pair // 2 + pair % 2 * 64 for q in range(4) for pair in range(16)] for half in (0, 8)]
+    masks = [ir.Constant(_vector(_I32, 64), half) for half in halves]
+    for _ in range(4):
+        blocks = [builder.shuffle_vector(blocks[i], blocks[i + 8], mask) for i in range(8) for mask in masks]
+    return blocks
+
+
 def _store_four(context: Any, builder: Any, kind: Any, array: Any, at: Any, sums: Any) -> None:
     """out[at:at + 4] = sums, out being int64."""
     target = builder.gep(context.make_array(kind)(context, builder, array).data, [at])
@@ -712,11 +913,16 @@ dot_four_codes, dot_four_nibbles, insert_key = plain_dot_four_codes, plain_dot_f
 dot_floats, l2_floats, dot_halves, l2_halves = plain_dot_floats, plain_l2_floats, plain_dot_halves, plain_l2_halves
 dot_bytes, dot_pairs, dot_bfloats, dot_planes = plain_dot_bytes, plain_dot_pairs, plain_dot_bfloats, plain_dot_planes
 dot_e4m3, dot_e5m2 = plain_dot_e4m3, plain_dot_e5m2
+nearest_centroid, sums_of_tables = plain_nearest_centroid, plain_sums_of_tables
+# Whether bytes can be looked up 64 at a time (AVX-512 VBMI); else tables are best read one number at a time.
+HAS_TABLES = LEVEL == "avx512" and bool(llvm.get_host_cpu_features().get("avx512vbmi", False))
+if HAS_TABLES:
+    sums_of_tables = _sums_of_tables
 if LEVEL != "plain":
     dot_bytes = _over_row(types.int32, 1, _emit_dot_bytes, by_vector=True)
     dot_pairs = _over_row(types.int32, 1, _emit_dot_pairs, by_vector=True)
     dot_bfloats = _over_row(types.float32, 2, _emit_floats(2, _bfloat, True))
-    dot_planes = _dot_planes
+    dot_planes, nearest_centroid = _dot_planes, _nearest_centroid
     dot_four_codes, dot_four_nibbles, insert_key = _dot_four_codes, _dot_four_nibbles, _insert_key
     dot_codes = _over_row(types.int32, 1, _emit_dot_codes)
     dot_nibbles = _over_row(types.int32, 1, _emit_dot_nibbles)

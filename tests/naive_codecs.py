@@ -45,6 +45,21 @@ def nearest_centroids(values: NDArray[np.float32], books: NDArray[np.float32]) -
     return ((cut[:, :, :, None] - books[None].astype(np.float64)) ** 2).sum(axis=2).min(axis=2)
 
 
+def strictly_nearest_centroids(
+    values: NDArray[np.float32], books: NDArray[np.float32], farthest: float
+) -> NDArray[np.int64]:
+    """(N, M): the first of the nearest, by the same float32 sums in the same order, one number after the other."""
+    parts, size, _ = books.shape
+    cut = np.clip(values, -farthest, farthest).reshape(len(values), parts, size)
+    codes = np.empty((len(values), parts), np.int64)
+    for m in range(parts):
+        sums = np.repeat((np.square(books[m], dtype=np.float64).sum(axis=0) / 2).astype(np.float32)[None], len(cut), 0)
+        for s in range(size):
+            sums = sums - cut[:, m, s, None] * books[m, s]
+        codes[:, m] = sums.argmin(axis=1)
+    return codes
+
+
 def needed_factor(
     distances: NDArray[np.float32], true: NDArray[np.int64], k: int, target: float, factors: list[float]
 ) -> float:

@@ -106,10 +106,10 @@ class Codec:
             vectors[block] = values if self.metric != "cosine" or self.is_float32 else unit(values)
         return vectors
 
-    def distances(self, queries: ArrayLike, codes: Codes, *, norms: Vectors | None = None) -> Vectors:
+    def distances(self, queries: ArrayLike, codes: Codes, *, weights: Vectors | None = None) -> Vectors:
         """(B, N) float32: distances, as an index has them, from queries (B, D) to what codes stand for, without decoding.
 
-        norms: what `squared_norms(codes)` returned, for callers that keep it.
+        weights: what `weights(codes)` returned, for callers that keep it.
         """
         self._check_fitted()
         targets = as_queries(queries, self.dimension)
@@ -121,19 +121,27 @@ class Codec:
             products += offsets[:, None]
         if self.metric == "ip":
             return np.negative(products, out=products)
-        if norms is None:
-            norms = self.squared_norms(codes)
+        if weights is None:
+            weights = self.weights(codes)
+        assert weights is not None
         if self.metric == "l2":
             products *= np.float32(-2.0)
-            products += norms
+            products += weights
             products += np.einsum("bd,bd->b", targets, targets)[:, None]
             return np.maximum(products, np.float32(0.0), out=products)
-        products *= -inverse_lengths(norms)
-        products += np.float32(1.0)
+        products *= weights
+        np.subtract(np.float32(1.0), products, out=products)
         return np.maximum(products, np.float32(0.0), out=products)
 
+    def weights(self, codes: Codes) -> Vectors | None:
+        """(N,) what distances want of each code beside its products: |v|² under l2, 1 / |v| under cosine, nothing under ip."""
+        if self.metric == "ip":
+            return None
+        norms = self.squared_norms(codes)
+        return norms if self.metric == "l2" else inverse_lengths(norms)
+
     def squared_norms(self, codes: Codes) -> Vectors:
-        """(N,): |v|² of what each code stands for, before it is brought to unit length. Distances of l2 and cosine use it."""
+        """(N,): |v|² of what each code stands for, before it is brought to unit length."""
         codes = self._checked(codes)
         known = self.format.squared_norms(codes) if not self.reducers else None
         if known is not None:

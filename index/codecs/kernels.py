@@ -1,7 +1,8 @@
 """Every compiled function of the codecs. They check nothing, raise nothing and hold no lock; ranges of rows run side by side.
 
-All are in one file because Numba's disk cache does not notice when a callee in another file changes (touch this file after
-an edit of simd.py, whose loops it calls). Those that encode are strict: the same bytes as NumPy makes, on every CPU.
+All are in one file because Numba's disk cache does not notice when a callee in another file changes: it goes by
+what stands in this one. After an edit of simd.py, whose loops these call, delete __pycache__/kernels.*.
+Those that encode are strict: the same bytes as NumPy makes, on every CPU.
 Distances are products: what a format knows of norms is added outside.
 """
 
@@ -11,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from vecdb.index.simd import (
+    HAS_TABLES,
     compiled,
     dot_bfloats,
     dot_bytes,
@@ -20,12 +22,15 @@ from vecdb.index.simd import (
     dot_halves,
     dot_pairs,
     dot_planes,
+    nearest_centroid,
+    sums_of_tables,
 )
 
 strict = njit(cache=True, nogil=True, error_model="numpy")
 
 FLOATS, HALVES, BFLOATS = 0, 1, 2
 E4M3, E5M2 = 0, 1
+_ROWS_ENCODED, _ROWS_SCANNED = 256, 1_024
 
 
 # Encoding -------------------------------------------------------------------------------------------------------------
@@ -144,30 +149,15 @@ def encode_products(values, books, halves, codes, start, stop):
     """The nearest centroid for each part of a vector, the first of equals.
 
     values (N, M * S) float32; books (M, S, K) float32: centroid k of part m is books[m, :, k]; halves (M, K): half their |c|²;
-    codes (N, M) uint8. |v - c|² is smallest where |c|²/2 - v·c is. Floats are compared as whole numbers of the same order,
-    because LLVM takes a minimum of these in vectors: twice as fast in all.
+    codes (N, M) uint8. |v - c|² is smallest where |c|²/2 - v·c is. So many rows at a time as stay in the second-level cache
+    beside the books, and a part's book meets all of them in the first-level one.
     """
-    parts, size, count = books.shape
-    sums = np.empty(count, np.float32)
-    keys = sums.view(np.int32)
-    for m in range(parts):
-        for row in range(start, stop):
-            for k in range(count):
-                sums[k] = halves[m, k]
-            for s in range(size):
-                value = values[row, m * size + s]
-                for k in range(count):
-                    sums[k] -= value * books[m, s, k]
-            best = np.int32(2**31 - 1)
-            for k in range(count):
-                bits = keys[k]
-                bits ^= (bits >> np.int32(31)) & np.int32(0x7FFFFFFF)
-                keys[k] = bits
-                best = min(best, bits)
-            first = np.int32(count)
-            for k in range(count):
-                first = min(first, np.int32(k) if keys[k] == best else np.int32(count))
-            codes[row, m] = np.uint8(first)
+    parts, size, _ = books.shape
+    for first in range(start, stop, _ROWS_ENCODED):
+        last = min(first + _ROWS_ENCODED, stop)
+        for m in range(parts):
+            for row in range(first, last):
+                codes[row, m] = np.uint8(nearest_centroid(values, row, m * size, books, m, halves))
 
 
 @compiled
@@ -266,22 +256,83 @@ def products_of_levels(high, low, units, offsets, codes, pairs, out, start, stop
             out[b, row] = np.float32(offsets[b] + units[b] * np.float64(total))
 
 
-@compiled
-def products_by_tables(tables, codes, first, out, start, stop):
-    """out[b, n] = the sum over m of tables[b, m, codes[n, first + m]]. Four sums side by side: each look-up waits for memory."""
+@strict
+def whole_tables(queries, books, most, tables, origins, units):
+    """For each query what its parts have in common with each centroid, as whole numbers 0 … most.
+
+    queries (B, M * S), books (M, S, K) float32 -> tables (B, M, K) uint16, origins (B,) and units (B,) float64: the product of
+    part m with centroid k is about tables[b, m, k] * units[b], and a number for each part, of which origins[b] is the sum.
+    """
+    parts, size, count = books.shape
+    products = np.empty((parts, count), np.float32)
+    lows = np.empty(parts, np.float32)
+    for b in range(queries.shape[0]):
+        origin, reach = 0.0, np.float32(0.0)
+        for m in range(parts):
+            line = products[m]
+            line[:] = np.float32(0.0)
+            for s in range(size):
+                value = queries[b, m * size + s]
+                for k in range(count):
+                    line[k] += value * books[m, s, k]
+            low = high = line[0]
+            for k in range(count):
+                low, high = min(low, line[k]), max(high, line[k])
+            lows[m], reach = low, max(reach, high - low)
+            origin += np.float64(low)
+        origins[b], units[b] = origin, max(np.float64(reach) / most, 1e-300)
+        inverse = np.float32(most) / max(reach, np.float32(1e-30))
+        for m in range(parts):
+            for k in range(count):
+                tables[b, m, k] = np.uint16(np.int32(np.rint((products[m, k] - lows[m]) * inverse)))
+
+
+@strict
+def planes_of(tables, starts, planes):
+    """tables (B, M, K) uint16 as `simd.sums_of_tables` wants them, planes (B, C, 16, 2, K) uint8, zeros before: chunk c looks at
+    columns from starts[c], and those that the chunk before looked at count nothing.
+    """
     parts = tables.shape[1]
-    for row in range(start, stop):
+    for b in range(tables.shape[0]):
+        for c in range(starts.shape[0]):
+            for m in range(16 * c, min(16 * c + 16, parts)):
+                for k in range(tables.shape[2]):
+                    planes[b, c, m - starts[c], 0, k] = np.uint8(tables[b, m, k] & 255)
+                    planes[b, c, m - starts[c], 1, k] = np.uint8(tables[b, m, k] >> 8)
+
+
+@compiled
+def products_by_tables(tables, starts, planes, origins, units, codes, out, start, stop):
+    """out[b, n] = origins[b] + units[b] * the sum over m of tables[b, m, codes[n, m]]; see `whole_tables` and `planes_of`.
+
+    Whole numbers, so the same in any order. A query's tables stay in the first-level cache for some rows, then the next one's.
+    """
+    rows, width = codes.shape
+    parts = tables.shape[1]
+    sums = np.empty(64, np.int32)
+    # A chunk of sixteen columns reads beyond a row that has fewer; behind the last row is nothing to read.
+    spare = max(16 - width, 0)
+    for first in range(start, stop, _ROWS_SCANNED):
+        last = min(first + _ROWS_SCANNED, stop)
         for b in range(tables.shape[0]):
-            table = tables[b]
-            one = two = three = four = np.float32(0.0)
-            for m in range(0, parts - 3, 4):
-                one += table[m, codes[row, first + m]]
-                two += table[m + 1, codes[row, first + m + 1]]
-                three += table[m + 2, codes[row, first + m + 2]]
-                four += table[m + 3, codes[row, first + m + 3]]
-            for m in range(parts & ~3, parts):
-                one += table[m, codes[row, first + m]]
-            out[b, row] = (one + two) + (three + four)
+            row, table = first, tables[b]
+            if HAS_TABLES:
+                while row + 64 <= last and (row + 64) * width + spare <= rows * width:
+                    sums_of_tables(codes, row, starts, planes[b], sums)
+                    for r in range(64):
+                        out[b, row + r] = np.float32(origins[b] + units[b] * np.float64(sums[r]))
+                    row += 64
+            while row < last:
+                one = two = three = four = np.int32(0)
+                for m in range(0, parts - 3, 4):
+                    one += np.int32(table[m, codes[row, m]])
+                    two += np.int32(table[m + 1, codes[row, m + 1]])
+                    three += np.int32(table[m + 2, codes[row, m + 2]])
+                    four += np.int32(table[m + 3, codes[row, m + 3]])
+                for m in range(parts & ~3, parts):
+                    one += np.int32(table[m, codes[row, m]])
+                out[b, row] = np.float32(origins[b] + units[b] * np.float64((one + two) + (three + four)))
+                row += 1
 
 
 @compiled

@@ -29,7 +29,7 @@ class CodeTable:
     def __init__(self, codec: Codec, codes: Codes) -> None:
         self.codec = codec
         self.codes = np.ascontiguousarray(codes)
-        self._norms = None if codec.metric == "ip" else codec.squared_norms(self.codes)
+        self._weights = codec.weights(self.codes)
 
     @classmethod
     def of(cls, codec: Codec, vectors: ArrayLike) -> CodeTable:
@@ -40,7 +40,7 @@ class CodeTable:
 
     def distances(self, queries: ArrayLike) -> Vectors:
         """(B, N), see `Codec.distances`."""
-        return self.codec.distances(queries, self.codes, norms=self._norms)
+        return self.codec.distances(queries, self.codes, weights=self._weights)
 
     def search(
         self,

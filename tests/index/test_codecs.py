@@ -21,7 +21,7 @@ from vecdb.index import exact_search
 from vecdb.index.codecs import Codec, CodeTable, base, compiled, learn_oversampling, parse
 from vecdb.index.codecs.float8 import as_float8, float8_numbers
 from vecdb.index.codecs.linear import Pca
-from vecdb.index.codecs.products import centroids_of, fit_books, nearest_centroids
+from vecdb.index.codecs.products import centroids_of, fit_books, nearest_centroids, scan_tables
 from vecdb.index.codecs.table import FACTORS
 
 Vectors = NDArray[np.float32]
@@ -273,6 +273,27 @@ def test_each_part_gets_its_nearest_centroid() -> None:
     decoded = centroids_of(nearest_centroids(values, books), books).reshape(400, 4, 3)
     taken = np.square(decoded.astype(np.float64) - values.reshape(400, 4, 3)).sum(axis=2)
     assert taken == pytest.approx(naive.nearest_centroids(values, books), abs=1e-5)
+
+
+def test_parts_are_encoded_to_the_bit_as_numpy_does_it_by_itself() -> None:
+    values = np.concatenate([sample(600, 12), np.zeros((2, 12), np.float32), sample(2, 12) * np.float32(1e30)])
+    books = fit_books(values[:400], 4, 0, rounds=3)
+    assert np.array_equal(nearest_centroids(values, books), naive.strictly_nearest_centroids(values, books, 1e18))
+
+
+@pytest.mark.parametrize("parts", [1, 3, 16, 21])
+def test_a_scan_by_tables_is_the_sum_of_whole_numbers(parts: int) -> None:
+    """Sixteen bits: half a step for each part, and what float32 rounds."""
+    values, queries = sample(70, 42), sample(3, 42, seed=4)
+    codec = parse(f"pq:{parts}", 42, "ip").fit(sample(300, 42))
+    tables, _, _, origins, units = scan_tables(queries, codec.format.arrays()["books"])
+    for count in (0, 1, 63, 64, 66, 70):
+        codes = codec.encode(values[:count])
+        found = codec.format.products(queries, codes)
+        sums = sum(tables[:, m][:, codes[:, m]].astype(np.int64) for m in range(parts))
+        assert np.array_equal(found, (origins[:, None] + units[:, None] * sums).astype(np.float32))
+        right = queries.astype(np.float64) @ codec.format.decode(codes).T.astype(np.float64)
+        assert (np.abs(found - right) <= units[:, None] * parts * 0.51 + 1e-5 * np.abs(right)).all()
 
 
 def test_product_quantisation_errs_as_little_as_that_of_faiss(real: Any) -> None:

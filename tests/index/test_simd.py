@@ -183,6 +183,58 @@ def test_products_of_planes_are_those_of_the_numbers_whose_bits_they_are(words: 
         assert np.array_equal(plain, want)
 
 
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_the_nearest_centroid_is_the_first_of_the_nearest_to_the_bit(size: int) -> None:
+    @njit
+    def fast(values, books, halves, out):
+        for row in range(out.shape[0]):
+            for part in range(out.shape[1]):
+                out[row, part] = simd.nearest_centroid(values, row, part * size, books, part, halves)
+
+    random = np.random.default_rng(size)
+    values = random.standard_normal((40, 3 * size + 1)).astype(np.float32)
+    values[:3] = [[0.0], [3e38], [-3e38]]
+    books = random.standard_normal((3, size, 256)).astype(np.float32)
+    books[0] = np.tile(books[0, :, :64], 4)  # each four times
+    books[1, :, 100:] = simd.FARTHEST
+    halves = (np.square(books, dtype=np.float64).sum(axis=1) / 2).astype(np.float32)
+    want, near = np.empty((40, 3), np.int64), np.clip(values, -simd.FARTHEST, simd.FARTHEST)
+    for part in range(3):
+        sums = np.repeat(halves[part][None], 40, axis=0)
+        for s in range(size):
+            sums = sums - near[:, part * size + s, None] * books[part, s]
+        want[:, part] = sums.argmin(axis=1)
+    found = np.empty((40, 3), np.int64)
+    fast(values, books, halves, found)
+    assert np.array_equal(found, want)
+    plain = [
+        [simd.plain_nearest_centroid(values, row, p * size, books, p, halves) for p in range(3)] for row in range(40)
+    ]
+    assert np.array_equal(plain, want)
+
+
+@pytest.mark.parametrize("width", [1, 7, 16, 17, 48, 50])
+def test_sums_of_tables_are_those_of_what_each_byte_looks_up(width: int) -> None:
+    @njit
+    def fast(codes, row, starts, planes, out):
+        simd.sums_of_tables(codes, row, starts, planes, out)
+
+    random = np.random.default_rng(width)
+    codes = random.integers(0, 256, (100, width), np.uint8)
+    chunks = -(-width // 16)
+    starts = np.array([max(min(16 * c, width - 16), 0) for c in range(chunks)])
+    tables = random.integers(0, 2**16, (width, 256)).astype(np.int64)
+    planes = np.zeros((chunks, 16, 2, 256), np.uint8)
+    for m in range(width):
+        planes[m // 16, m - starts[m // 16]] = tables[m] & 255, tables[m] >> 8
+    want = sum(tables[m][codes[:, m]] for m in range(width))
+    for row in (0, 1, 20):
+        for sums_of_tables in (fast, simd.plain_sums_of_tables):
+            found = np.empty(64, np.int32)
+            sums_of_tables(codes, row, starts, planes, found)
+            assert np.array_equal(found, want[row : row + 64])
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_products_of_short_floats_are_close(width: int) -> None:
     random = np.random.default_rng(width)
