@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from vecdb.cli import collections, demo, evaluating, ingesting, queries, records, searching, service
+from vecdb.cli import blocking, collections, demo, evaluating, ingesting, queries, records, searching, service
 
 __all__ = ["main"]
 
@@ -20,7 +20,7 @@ __all__ = ["main"]
 app = typer.Typer(
     name="vecdb", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True
 )
-for module in (ingesting, searching, queries, records, collections, evaluating, service, demo):
+for module in (ingesting, searching, queries, records, collections, evaluating, blocking, service, demo):
     module.add_to(app)
 
 
