@@ -73,7 +73,7 @@ def probed_groups(
             allowed &= ~np.isin(groups, own)
     if not keys:
         return RankedGroups.none(len(queries), work)
-    pairs = map(np.concatenate, (asked, keys, away, positions))
+    pairs = np.concatenate(asked), np.concatenate(keys), np.concatenate(away), np.concatenate(positions)
     return measured_again(ranked_pairs(*pairs, len(queries), kernel), source, groups, queries, k, kernel, work=work)
 
 

@@ -122,8 +122,8 @@ class Retrieval:
     ) -> Found:
         """The depth nearest records for each of (B, D) queries. without: rows that are passed over, here and below."""
         if options.field != VECTOR_FIELD:
-            found = self._nodes_like(queries, _ALL if options.weighs else depth, where, without)
-            return replace(found, rankings=[self._weigh(ranking, options, depth) for ranking in found.rankings])
+            like = self._nodes_like(queries, _ALL if options.weighs else depth, where, without)
+            return replace(like, rankings=[self._weigh(ranking, options, depth) for ranking in like.rankings])
         if options.weighs:
             return self._weighed_vectors(queries, depth, where, options, without)
         if self._memory.newest().vectors is None and len(queries) <= _COLD_BATCH:

@@ -309,7 +309,7 @@ class _Search:
             return False
         assert options.distinct is not None
         groups = self._engine.crowds(options.distinct).of(np.append(ranking.rows, self._record.row))
-        return groups[-1] >= 0 and np.count_nonzero(groups[:-1] == groups[-1]) >= options.per_group
+        return bool(groups[-1] >= 0 and np.count_nonzero(groups[:-1] == groups[-1]) >= options.per_group)
 
     def _by_other_list(self, name: Mode, options: SearchOptions, several: bool) -> Change | None:
         """A mode that searches the other list too, if that one can have the record."""
