@@ -17,6 +17,7 @@ from vecdb.server.schemas import (
     DeleteQueryBody,
     ExplainBody,
     FitFusionBody,
+    GroupsBody,
     RecallBody,
     SaveQueryBody,
     SearchBody,
@@ -48,6 +49,17 @@ _HITS = {
     "estimated_recall": None,
     "no_answer": 0.04,
     "trace": [{"stage": "dense", "candidates": 5, "ms": 0.2, "detail": {}}],
+}
+_GROUPS = {
+    "hits": [
+        {
+            "group": "report.pdf",
+            "rank": 1,
+            "score": 0.41,
+            "matches": [{"query": 0, "id": "report.pdf#3", "score": 0.83, "credit": 0.52}],
+        }
+    ],
+    "trace": {"method": "exact", "reach": 1.21, "shape": 0.4592, "vectors": 1204, "groups": 96, "distances": 2408},
 }
 _WHY_NOT = {
     "id": "p7",
@@ -209,6 +221,15 @@ def search_batch(target: Reading, raw: JsonBody) -> Response:
     options = _options(target, body)
     results = target.open().search(body.queries, vector=body.vectors_of_queries(), **options)
     return json_answer({"results": [wire.hits_to_wire(hits, compact=body.is_compact) for hits in results]})
+
+
+@router.post("/search/groups", operation_id="searchGroups", openapi_extra=takes(GroupsBody), responses=gives(_GROUPS))
+def search_groups(target: Reading, raw: JsonBody) -> Response:
+    """The groups of records (of one parent, or of one metadata value) that are near all of a set of query vectors."""
+    body = parsed(GroupsBody, raw)
+    asked = body.asked(target.settings)
+    found = target.open().search_groups(asked, **body.given("queries", "query_vectors", "query_vectors_base64"))
+    return json_answer(wire.group_hits_to_wire(found))
 
 
 @router.post("/why-not", operation_id="whyNot", openapi_extra=takes(WhyNotBody), responses=gives(_WHY_NOT))

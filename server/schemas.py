@@ -365,7 +365,10 @@ class SearchOptions(Body):
     target_recall: float | None = None
     fusion: str | FusionBody = "adaptive"
     syntax: Literal["plain", "query"] = "plain"
-    group_by: str | None = None
+    distinct: str | None = None
+    near: dict[str, Any] | None = Field(
+        default=None, description="field -> [lat, lon, metres], [centre, width], or at, within, kernel, scale"
+    )
     per_group: int = 1
     select: str | SelectBody = "topk"
     min_score: float | None = None
@@ -446,6 +449,33 @@ class BatchBody(SearchOptions):
     def vectors_of_queries(self) -> list[Any] | None:
         """(B, D) numbers, or None. Raises InvalidVector."""
         return batch_vectors(self.query_vectors, self.query_vectors_base64)
+
+
+class GroupsBody(Body):
+    """A set of query vectors (texts, which are embedded, or numbers) that groups of records are to be near to."""
+
+    queries: Texts | None = None
+    query_vectors: Annotated[list[Numbers], _StopAtFirst()] | None = None
+    query_vectors_base64: Texts | None = None
+    k: int = 10
+    by: str = Field(default="parent", description="or a metadata key whose values are the groups")
+    method: Literal["auto", "exact", "index", "grids"] = "auto"
+    where: dict[str, Any] | None = None
+    reach: float | None = Field(default=None, description="distance from which on nothing counts; null: measured")
+    shape: float | None = Field(default=None, description="of the kernel, above 0 and at most at 0.5")
+    model: str | None = None
+
+    error: ClassVar[type[InvalidInput]] = InvalidQuery
+    example: ClassVar[dict[str, Any]] = {"queries": ["vaccines in children", "measles outbreaks"], "k": 5}
+
+    def asked(self, settings: Settings) -> Any:
+        """Texts or (m, D) numbers. Raises InvalidQuery, InvalidVector."""
+        _at_most("k", self.k, settings.max_k, "VECDB_MAX_K")
+        _check_queries(settings, self.queries, self.query_vectors, self.query_vectors_base64)
+        vectors = batch_vectors(self.query_vectors, self.query_vectors_base64)
+        if self.queries is not None and vectors is not None:
+            raise InvalidQuery("both texts and vectors were given; give one of them")
+        return self.queries if vectors is None else vectors
 
 
 class WhyNotBody(SearchBody):

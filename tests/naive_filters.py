@@ -5,8 +5,9 @@ Shares no code with vecdb.filters and vecdb.matching, so that the two can be com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 
@@ -58,7 +59,35 @@ def _satisfies(name: str, operand: Any, metadata: Mapping[str, Any], path: str) 
         return any(_satisfies("$contains", part, metadata, path) for part in operand)
     if name == "$contains_all":
         return all(_satisfies("$contains", part, metadata, path) for part in operand)
+    if name == "$near":
+        return distance(metadata, path, operand[:-1]) <= operand[-1]
     return any(_compares(name, value, operand) for value in _scalars(metadata, path))
+
+
+def distance(metadata: Mapping[str, Any], path: str, centre: Any) -> float:
+    """From the nearest place, moment or number at a path; inf without one."""
+    if len(centre) == 1:
+        kind, origin = _tagged(centre[0])
+        away = [value - origin for other, value in map(_tagged, _scalars(metadata, path)) if other == kind]
+        return min((abs(a.total_seconds() if isinstance(a, timedelta) else float(a)) for a in away), default=math.inf)
+    places = []
+    for end in _reached(metadata, path):
+        for value in end if isinstance(end, list) and any(isinstance(item, dict) for item in end) else [end]:
+            pair = [value.get("lat"), value.get("lon")] if isinstance(value, dict) else value
+            if isinstance(pair, list) and len(pair) == 2 and all(_tagged(part)[0] == "number" for part in pair):
+                places.append(pair)
+    good = [(lat, lon) for lat, lon in places if abs(lat) <= 90 and abs(lon) <= 180]
+    return min((_great_circle(place, centre) for place in good), default=math.inf)
+
+
+def _great_circle(a: Any, b: Any) -> float:
+    """By the angle between two directions in space, which has nothing to do with the haversine."""
+    p, q = (
+        (math.cos(x) * math.cos(y), math.cos(x) * math.sin(y), math.sin(x))
+        for x, y in (map(math.radians, c) for c in (a, b))
+    )
+    cross = (p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2], p[0] * q[1] - p[1] * q[0])
+    return 6_371_008.8 * math.atan2(math.hypot(*cross), sum(i * j for i, j in zip(p, q)))
 
 
 def _reached(value: Any, path: str) -> Iterator[Any]:

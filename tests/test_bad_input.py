@@ -117,7 +117,7 @@ def test_columns_must_fit_together(collection: vecdb.Collection, columns: dict[s
         ([1.0, 0.0, 0.0], {"diversity": 0.5}, vecdb.InvalidQuery, "no option 'diversity'"),
         ([1.0, 0.0, 0.0], {"rerank": "x"}, vecdb.InvalidQuery, "rerank is 'x'"),
         ([1.0, 0.0, 0.0], {"cursor": "§"}, vecdb.InvalidQuery, "cursor"),
-        ([1.0, 0.0, 0.0], {"where": {"a": {"$near": 1}}}, vecdb.InvalidFilter, r"\$near"),
+        ([1.0, 0.0, 0.0], {"where": {"a": {"$around": 1}}}, vecdb.InvalidFilter, r"\$around"),
         ([1.0, 0.0, 0.0], {"where": {"$and": {}}}, vecdb.InvalidFilter, r"\$and"),
         ([1.0, 0.0, 0.0], {"wher": {}}, vecdb.InvalidQuery, "did you mean 'where'"),
         ([1.0, 0.0, 0.0], {"where": []}, vecdb.InvalidFilter, "list"),

@@ -250,7 +250,7 @@ def test_the_default_model_finds_by_meaning(run: Command, notes: Path) -> None:
         (("x", "--rerank", "klingon"), 1, "error: rerank is 'klingon'; it must be one of maxsim, blend"),
         (("x", "--where", "year"), 2, "'year' is no filter; write key=value"),
         (("x", "--where", '{"year"'), 1, "error: the filter '{\"year\"' is not JSON"),
-        (("x", "--where", '{"year": {"$near": 1}}'), 1, "error: filter at 'year': unknown operator '$near'"),
+        (("x", "--where", '{"year": {"$around": 1}}'), 1, "error: filter at 'year': unknown operator '$around'"),
         (("x", "--mode", "vector"), 1, "error: collection 'notes' has no embedding model"),
         (("x", "--collection", "other"), 1, "error: there is no collection 'other'; this database has 'notes'"),
         (("x", "--db", "nowhere.vecdb"), 1, "error: there is no database nowhere.vecdb; make one with `vecdb ingest`"),

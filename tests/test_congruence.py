@@ -274,12 +274,17 @@ def searching(db: Any) -> Any:
         refusal(lambda: docs.search("nowhere:slipstream", syntax="query")),
         docs.search("wing", where={"day": {"$lte": date(2024, 2, 3)}}),
         docs.search(v, where={"year": {"$gte": 1952}}, k=10, ef=50),
-        docs.search(v, group_by="parent", k=5),
-        docs.search(v, group_by="author.name", per_group=2, k=5),
+        docs.search(v, distinct="parent", k=5),
+        docs.search(v, distinct="author.name", per_group=2, k=5),
+        docs.search(v, near={"year": (1952, 3)}, k=5),
+        docs.search(
+            v, near={"year": {"at": 1950, "kernel": "exp", "scale": 2}, "$created": ("now", timedelta(days=1))}, k=5
+        ),
+        refusal(lambda: docs.search(v, near={"place": (100, 0, 5)})),
         docs.search(v, select=Mmr(0.5, pool=5), k=3),
         docs.search("wing", vector=v, select="coverage", k=3),
         docs.search(v, select=Coverage(coverage=1, relevance=0.1, diversity=0, tau=0.3, clusters=3), k=2, vectors=True),
-        docs.search(v, select="kcenter", k=3, group_by="parent"),
+        docs.search(v, select="kcenter", k=3, distinct="parent"),
         docs.search(v, select=Dpp(relevance=0.5), k=4),
         docs.search(v, min_score=0.0, k=10),
         docs.search(v, offset=2, k=2),
@@ -369,10 +374,10 @@ def explaining(db: Any) -> Any:
         docs.why_not("absent", "wing"),
         docs.why_not("d2", vector=[1, 0, 0, 0], k=1, select=Coverage(pool=2)),
         docs.why_not(
-            "d2", vector=[1, 0, 0, 0], k=1, where={"day": {"$gt": date(2030, 1, 1)}}, min_score=0.999, group_by="parent"
+            "d2", vector=[1, 0, 0, 0], k=1, where={"day": {"$gt": date(2030, 1, 1)}}, min_score=0.999, distinct="parent"
         ),
         docs.explain("wing", k=3, where={"year": {"$lt": 1953}}),
-        docs.explain("wing flutter", vector=[1, 0, 0, 0], fusion="weighted", group_by="parent", min_score=0.1),
+        docs.explain("wing flutter", vector=[1, 0, 0, 0], fusion="weighted", distinct="parent", min_score=0.1),
         docs.explain([1, 0, 0, 0], exact=True, select="mmr"),
         docs.explain('"a wing"', syntax="query"),
         refusal(lambda: docs.explain(["a", "b"])),
@@ -694,12 +699,29 @@ def plans_and_saved_queries(db: Any) -> Any:
         refusal(lambda: docs.run("fresh", "wing")),
         refusal(lambda: docs.run("fresh", "wing", params={"since": 1, "until": 2})),
         refusal(lambda: docs.save_query("text", {})),
-        refusal(lambda: docs.save_query("bad", {"prefetch": [{}, {"where": {"year": {"$near": 1}}}]})),
+        refusal(lambda: docs.save_query("bad", {"prefetch": [{}, {"where": {"year": {"$around": 1}}}]})),
         refusal(lambda: docs.search("wing", prefetch=[{"prefetch": [{"kk": 1}]}])),
         refusal(lambda: docs.search("wing", boosts=[{"field": "year", "decay": "exp", "scale": 1}])),
         refusal(lambda: docs.recommend(["d0", "absent"])),
         refusal(lambda: docs.recommend("d0", vector=v)),
         refusal(lambda: docs.recommend([[1, 0, 0, 0], [-1, 0, 0, 0]])),
+    ]
+
+
+def groups(db: Any) -> Any:
+    docs = filled(db)
+    pair = [[0.3, -0.2, 0.9, 0.1], [1, 0, 0, 1]]
+    return [
+        docs.search_groups(pair, 2, reach=1.4),
+        docs.search_groups(np.array(pair, np.float32), by="author.name", method="index"),
+        docs.search_groups(pair[0], by="seen", method="grids", where={"day": {"$gt": date(2024, 2, 2)}}, shape=0.5),
+        docs.search_groups(pair, by="nothing"),
+        refusal(lambda: docs.search_groups(pair, method="guess")),
+        refusal(lambda: docs.search_groups(pair, 0)),
+        refusal(lambda: docs.search_groups(pair, reach=-1)),
+        refusal(lambda: docs.search_groups([[1, 2]])),
+        refusal(lambda: docs.search_groups("text without a model")),
+        refusal(lambda: docs.search_groups(pair, where={"a": {"$what": 1}})),
     ]
 
 
@@ -801,6 +823,7 @@ SCENARIOS = [
     progress_of_writes,
     embedding_in_the_service,
     adapting,
+    groups,
     links_and_the_graph,
     plans_and_saved_queries,
     frames,

@@ -28,6 +28,8 @@ from vecdb.types import (
     CollectionStats,
     Context,
     Filter,
+    GroupHits,
+    GroupMethod,
     Hits,
     Link,
     Metric,
@@ -451,6 +453,25 @@ class AsyncCollection:
         """As Collection.search: Hits for one query, a list of Hits for a batch."""
         return await self._run(
             lambda: self._collection.search(query, vector=vector, cursor=cursor, model=model, **options)
+        )
+
+    async def search_groups(
+        self,
+        queries: str | Sequence[str] | ArrayLike,
+        k: int = 10,
+        *,
+        by: str = "parent",
+        method: GroupMethod = "auto",
+        where: Filter | None = None,
+        reach: float | None = None,
+        shape: float | None = None,
+        model: str | None = None,
+    ) -> GroupHits:
+        """As Collection.search_groups: the k groups of records that are near all of a set of query vectors."""
+        return await self._run(
+            lambda: self._collection.search_groups(
+                queries, k, by=by, method=method, where=where, reach=reach, shape=shape, model=model
+            )
         )
 
     async def recommend(

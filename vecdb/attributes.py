@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,22 @@ from vecdb.columns import CODED_LANES, ELEMENT, SCALAR_LANES, Column, Entries, L
 from vecdb.filters import Node
 from vecdb.matching import matching_rows
 from vecdb.metadata import Kind, moment_at
+from vecdb.nearness import Place, distances
 
 Mask = NDArray[np.bool_]
 Slots = NDArray[np.int64]
 
 _DEAD_ROWS_KEPT = 1024  # below this many, sweeping out replaced rows is not worth a copy
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Slots by the value that they have at a path. numbers: (n,) int64, equal for equal values, below 0 for none. keys: the value
+    that each number stands for.
+    """
+
+    numbers: Slots
+    keys: Mapping[int, Any]
 
 
 class _Columns:
@@ -61,7 +73,7 @@ class Attributes:
     of other types raise InvalidRecord.
     """
 
-    __slots__ = ("_columns", "_length", "_row_of_slot", "_rows")
+    __slots__ = ("_columns", "_grouped", "_length", "_row_of_slot", "_rows")
 
     def __init__(self, columns: _Columns, rows: int, length: int, row_of_slot: Slots | None) -> None:
         """row_of_slot: (at least length,) int64, spare room at its end; None where slot i is row i."""
@@ -69,6 +81,7 @@ class Attributes:
         self._rows = rows
         self._length = length
         self._row_of_slot = row_of_slot
+        self._grouped: dict[str, Groups] = {}  # made when first asked for
 
     @classmethod
     def empty(cls) -> Attributes:
@@ -160,6 +173,33 @@ class Attributes:
                 places.append(of_slot)
                 values.append(view.values[np.arange(len(of_slot)) + (first - ends + counts)[of_slot]])
         return np.concatenate(places), np.concatenate(values)
+
+    def distances(self, path: str, place: Place) -> NDArray[np.float64]:
+        """(n,) how far each slot is from a place, by what it has at a path: see nearness.py. inf where it has none."""
+        rows = distances(place, path, self._columns.by_path, self._rows)
+        return rows if self._row_of_slot is None else rows.take(self._slots())
+
+    def grouped_by(self, path: str) -> Groups:
+        """Which slots share a scalar value at a path; null, lists and objects are none. Of several values the first counts."""
+        known = self._grouped.get(path)
+        if known is None:
+            known = self._grouped[path] = self._groups(path)
+        return known
+
+    def _groups(self, path: str) -> Groups:
+        column = self._columns.by_path.get(path)
+        numbers = np.full(self._rows, -1, np.int64)
+        keys: dict[int, Any] = {}
+        for lane in SCALAR_LANES:
+            view = None if column is None or lane is Lane.NULL else column.view(lane, self._rows)
+            if column is None or view is None or not len(view.rows):
+                continue
+            values, of_value = np.unique(view.values, return_inverse=True)
+            numbers[view.rows[::-1]] = of_value[::-1] + len(keys)
+            texts = column.texts.texts if lane is Lane.TEXT else None
+            shown = (value if texts is None else texts[value] for value in values.tolist())
+            keys |= {len(keys) + place: _shown_value(_KINDS[lane], value) for place, value in enumerate(shown)}
+        return Groups(numbers if self._row_of_slot is None else numbers.take(self._slots()), keys)
 
     def facets(self, path: str, allowed_mask: Mask | None = None, limit: int = 10) -> list[tuple[Any, int]]:
         """The scalar values at a path, items of lists included, and how many of the allowed slots have each.

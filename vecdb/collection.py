@@ -32,6 +32,7 @@ from vecdb.metadata import decode
 from vecdb.overlay import Overlays
 from vecdb.query.engine import Engine
 from vecdb.query.graph import GraphStage
+from vecdb.query.groups import GroupOptions, GroupSearch
 from vecdb.query.plan_data import merged
 from vecdb.query.request import VECTOR_FIELD, Query, SearchKeywords, SearchOptions, SearchPlan, continued, options_of
 from vecdb.query.retrieval import Retrieval
@@ -45,6 +46,8 @@ from vecdb.types import (
     CollectionStats,
     Context,
     Filter,
+    GroupHits,
+    GroupMethod,
     Hits,
     Link,
     Metric,
@@ -101,6 +104,7 @@ class Collection:
         nudge = partial(upkeep.nudge, self._indexing)
         graph = GraphStage(store, self._tables, self._memory, overlays, nudge, waits=not upkeep.enabled)
         self._engine = Engine(store, self._tables, definition, retrieval, graph)
+        self._groups = GroupSearch(store, self._tables, retrieval, config.metric)
         self._saved_queries = SavedQueries(store, definition)
 
     def __repr__(self) -> str:
@@ -444,7 +448,14 @@ class Collection:
         "distribution", "combmnz" (by score), "vstash" (its rule), or an object of vecdb.query.fusion.
         syntax="query": text is read as a query with "phrases", prefix*, AND, OR, NOT and parentheses; title:word, book.title:word
         and {title text}:word look into those fields of the collection only. "plain" takes any text.
-        group_by: at most per_group hits of one parent (or of one value of a metadata key). min_score: leave out hits below.
+        distinct: at most per_group hits of one parent ("parent"), or of one value of a metadata key; however crowded one of them
+        is, k hits come back if there are enough others. Records without that value stand for themselves.
+        near: a second space beside that of vectors, {"geo": (latitude, longitude, metres)}, {"date": (centre, width)}, {"price":
+        (100, 20)}: only records that are so near, and of those the true best (unless ef or target_recall says how many may be
+        missed). Or a weight on the score, {"geo": {"at": (48.1, 11.6), "kernel": "gauss", "scale": "2km"}}, also beside
+        "within"; kernels "linear", "gauss" and "exp" are one half at scale, and a score s becomes s + |s| (weight - 1).
+        Distances may be "2km" or "30d", a centre "now"; how places stand in metadata: vecdb.nearness.
+        min_score: leave out hits below.
         select: how hits are chosen from the candidates: "topk", the best; or as a set, by "coverage" (of the neighbourhood of the
         query), "mmr", "kcenter", "dpp", or an object of vecdb.query.selection such as Coverage(pool=500). A set comes in the
         order of choice, with the scores that its hits had; the trace's "select" step tells the gain of each and, for coverage,
@@ -489,6 +500,40 @@ class Collection:
                 queries = known
         hits = self._engine.run(queries, wanted)
         return hits if is_batch else hits[0]
+
+    def search_groups(
+        self,
+        queries: str | Sequence[str] | ArrayLike,
+        k: int = 10,
+        *,
+        by: str = "parent",
+        method: GroupMethod = "auto",
+        where: Filter | None = None,
+        reach: float | None = None,
+        shape: float | None = None,
+        model: str | None = None,
+    ) -> GroupHits:
+        """The k groups of records that are near all of a set of query vectors: (m, D) numbers, or m texts, which are embedded.
+
+        by: "parent", or a metadata key whose values are the groups. A group's score is the mean over the query vectors of a
+        bounded kernel of the distance to the group's nearest record, (1 - (distance / reach) ** a) ** (1 / a) with
+        a = shape / (1 - shape): each query vector counts once in each group, so a crowded group gains nothing by it, and what is
+        farther than reach counts nothing. reach: a Euclidean distance (of unit vectors, under cosine); None: measured on the
+        collection. shape: None for 0.4592, which the released code has.
+        Groups of score 0 are left out.
+
+        method: "exact" measures everything; "index" asks the index for each query vector's nearest, without the groups that came
+        up already, until 4 k have; "grids" measures what shares a cell of random grids with a query vector (they are made when
+        first asked for, a second or so for 50,000 vectors, and kept in memory; what was written since is measured besides).
+        Both then measure the best groups whole if they are few among all; else a score is at most the true one. "auto" is
+        "exact" up to 16 million distances, and where there is no index. where: only records that satisfy this filter.
+
+        CANN: Aiger, Araujo & Lynen, "Yes, we CANN", ICCV 2023. Raises InvalidQuery, also where the metric is the inner product;
+        InvalidVector, DimensionMismatch, InvalidFilter.
+        """
+        options = GroupOptions(int(k) if isinstance(k, np.integer) else k, by, method, reach, shape)
+        node = None if where is None or where == {} else parse(where)
+        return self._groups.search(self._vectors_of_queries(queries, model), node, options)
 
     def recommend(
         self,
@@ -1049,9 +1094,9 @@ class Collection:
         name = "the query".format if len(matrix) == 1 else "query {}".format
         return self._engine.retrieval.prepared(matrix, field, name), bool(is_batch)
 
-    def _vectors_of_queries(self, queries: Sequence[str] | ArrayLike) -> Matrix:
+    def _vectors_of_queries(self, queries: str | Sequence[str] | ArrayLike, model: str | None = None) -> Matrix:
         """(B, D): these queries' vectors, texts embedded and mapped as in a search."""
-        known = self._engine.with_vectors(self._queries(queries, None, None)[0])
+        known = self._engine.with_vectors(self._queries(queries, None, model)[0])
         return np.stack([query.vector for query in known if query.vector is not None])
 
     def _miner(self, seed: int) -> Miner:

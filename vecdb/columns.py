@@ -128,9 +128,10 @@ class Dictionary:
 class Column:
     """All entries of one path. Lists have a dictionary of their own, so that their keys never meet the texts."""
 
-    __slots__ = ("lists", "streams", "texts")
+    __slots__ = ("lists", "points", "streams", "texts")
 
     def __init__(self) -> None:
+        self.points: Any = None  # what nearness.py makes of the entries, until there are more
         self.streams: dict[int, Stream] = {}
         self.texts = Dictionary()
         self.lists = Dictionary()

@@ -21,6 +21,7 @@ its midnight in UTC.
     $contains           a list has this element; or a text, standing by itself, has this substring
     $contains_any $contains_all     the same for several operands
     $prefix             a text starts so
+    $near               [latitude, longitude, metres], [date, seconds], [number, width]: at most so far, see `nearness`
 
 Matching a tree against records is `matching.py`'s job.
 """
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -47,6 +49,7 @@ from vecdb.metadata import (
     plain,
     shown,
 )
+from vecdb.nearness import Place, place_of, reach_of
 
 SYSTEM_FIELDS = ("$parent", "$seq", "$created", "$updated")
 MAX_DEPTH = 32
@@ -113,6 +116,15 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """reach: in metres, in seconds, or as the number is."""
+
+    path: str
+    place: Place
+    reach: float
+
+
+@dataclass(frozen=True, slots=True)
 class And:
     """All of the parts; without any it matches everything."""
 
@@ -129,7 +141,7 @@ class Not:
     part: Node
 
 
-Node = Equal | EqualList | Compare | In | Exists | Contains | Prefix | And | Or | Not
+Node = Equal | EqualList | Compare | In | Exists | Contains | Prefix | Near | And | Or | Not
 
 
 def parse(where: Mapping[str, Any]) -> Node:
@@ -266,6 +278,16 @@ class _Parser:
             raise _wrong(at, f"got {shown(value)}, wanted text", "use $eq for other types")
         return Prefix(path, _text(value, at, "the text"))
 
+    def _near(self, path: str, value: object, at: str) -> Node:
+        if not isinstance(value, list | tuple) or len(value) not in (2, 3):
+            raise _wrong(at, f"got {shown(value)}, wanted a place and a distance", _NEAR)
+        try:
+            place = place_of(value[:-1])
+            reach = reach_of(value[-1], place.space, "distance")
+        except ValueError as error:
+            raise _wrong(at, f"it {error}", _NEAR) from None
+        return Near(path, place.at(time.time()), reach)
+
     def _several(self, value: object, at: str) -> tuple[Scalar, ...]:
         if not isinstance(value, list | tuple | set | frozenset):
             raise _wrong(
@@ -302,6 +324,7 @@ class _Parser:
             raise _wrong(at, f"the filter has over {MAX_OPERANDS_IN_ALL:,} operands", "split the query")
 
 
+_NEAR = "write [latitude, longitude, metres], [date, seconds] or [number, width]"
 _PARSE_OPERATOR: dict[str, Callable[[_Parser, str, object, str], Node]] = {
     "$eq": _Parser._equal,
     "$ne": lambda parser, path, value, at: Not(parser._equal(path, value, at)),
@@ -316,6 +339,7 @@ _PARSE_OPERATOR: dict[str, Callable[[_Parser, str, object, str], Node]] = {
     "$contains_any": lambda parser, path, value, at: parser._contains_several(path, value, at, every=False),
     "$contains_all": lambda parser, path, value, at: parser._contains_several(path, value, at, every=True),
     "$prefix": _Parser._prefix,
+    "$near": _Parser._near,
 }
 OPERATORS = tuple(_PARSE_OPERATOR)
 _JOINS = ("$and", "$or", "$not")
@@ -403,6 +427,8 @@ def _as_json(node: Node) -> dict[str, Any]:
             return {path: {"$exists": True}}
         case Prefix(path, text):
             return {path: {"$prefix": text}}
+        case Near(path, place, reach):
+            return {path: {"$near": [*place.as_json, reach]}}
         case Contains(path, values, every):
             if len(values) == 1:
                 return {path: {"$contains": _operand(values[0])}}

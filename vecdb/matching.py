@@ -31,6 +31,7 @@ from vecdb.filters import (
     Exists,
     In,
     ListOperand,
+    Near,
     Node,
     Not,
     Or,
@@ -39,6 +40,7 @@ from vecdb.filters import (
     Scalar,
 )
 from vecdb.metadata import HIGHEST_INT, LOWEST_INT, Kind
+from vecdb.nearness import within
 
 Mask = NDArray[np.bool_]
 
@@ -69,6 +71,8 @@ def matching_rows(node: Node, columns: Mapping[str, Column], rows: int) -> Mask:
         case Not(part):
             inner = matching_rows(part, columns, rows)
             return np.logical_not(inner, out=inner)
+        case Near(path, place, reach):
+            return within(place, reach, path, columns, rows)
     mask = np.zeros(rows, np.bool_)
     column = columns.get(node.path)
     if column is not None:

@@ -14,6 +14,7 @@ Mode = Literal["auto", "vector", "text", "hybrid"]
 Metadata = dict[str, Any]
 Filter = Mapping[str, Any]
 Vector = NDArray[np.float32]
+GroupMethod = Literal["auto", "exact", "index", "grids"]
 DERIVED_FIELDS = ("fastrp",)  # fields of vectors that are made of a collection's links
 
 
@@ -119,6 +120,63 @@ class Hits(Sequence[Hit]):
         return len(self.hits)
 
     def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMatch:
+    """What a group has for one query vector.
+
+    query: its number, from 0; id: of the group's nearest record; score: that of a search by vector; credit: what the kernel makes
+    of their distance, 0 … 1.
+    """
+
+    query: int
+    id: str
+    score: float
+    credit: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupHit:
+    """A group of records. group: the parent, or the value of the metadata key. score: the mean of the credits over all query
+    vectors; matches: of those that have a record of the group within the kernel's reach.
+    """
+
+    group: Any
+    rank: int
+    score: float
+    matches: tuple[GroupMatch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GroupHits(Sequence[GroupHit]):
+    """Groups, best first: a sequence. trace: how it went, JSON-able: the method, the kernel's reach and shape, how many distances
+    were computed among how many vectors and groups.
+    """
+
+    hits: tuple[GroupHit, ...] = ()
+    trace: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> list[Any]:
+        return [hit.group for hit in self.hits]
+
+    @property
+    def scores(self) -> list[float]:
+        return [hit.score for hit in self.hits]
+
+    @overload
+    def __getitem__(self, index: int) -> GroupHit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[GroupHit]: ...
+    def __getitem__(self, index: int | slice) -> GroupHit | Sequence[GroupHit]:
+        return self.hits[index]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[GroupHit]:
         return iter(self.hits)
 
 

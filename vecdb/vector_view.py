@@ -73,7 +73,8 @@ class VectorView:
         """The vectors (m, D) of these slots, each of which must have one. Slots ascend in the index and in the tail."""
         found = np.empty((len(slots), self.dimension), dtype=np.float32)
         in_tail = np.isin(slots, self.tail_slots)
-        found[in_tail] = self.tail[np.searchsorted(self.tail_slots, slots[in_tail])]
+        if in_tail.any():  # an empty tail has no width
+            found[in_tail] = self.tail[np.searchsorted(self.tail_slots, slots[in_tail])]
         if self.index is not None and not in_tail.all():
             gone = self.index_slots < 0
             kept = np.flatnonzero(~gone)
@@ -147,8 +148,10 @@ class VectorView:
         ef: int | None,
         target_recall: float | None = None,
         threads: int | None,
+        every: bool = False,
     ) -> Nearest:
-        """The k nearest slots of allowed (n,) for (B, D) queries.
+        """The k nearest slots of allowed (n,) for (B, D) queries. exact: by the vectors themselves; every: by whatever the index
+        has, but for certain, as every allowed vector is looked at.
 
         live says the same as allowed where there is no filter (None: every slot is live); allowed must lie within it.
         """
@@ -160,7 +163,10 @@ class VectorView:
             if self.scan is not None:
                 found = self.scan.search(queries, k, mask)
                 way = found.way
-            elif exact:
+            elif every and self.index.kind == "hnsw":  # a beam of all vectors costs more than its scan by codes
+                found = self.index.search(queries, k, allowed=mask, ef=len(self.index), threads=threads)
+                way = found.way
+            elif exact or every:
                 vectors = self.index.arrays()["vectors"]
                 found = exact_search(vectors, queries, k, self.metric, mask)
             else:

@@ -32,6 +32,9 @@ from vecdb.types import (
     CollectionStats,
     Context,
     Filter,
+    GroupHit,
+    GroupHits,
+    GroupMatch,
     Hit,
     Hits,
     Link,
@@ -186,6 +189,25 @@ def hits_from_wire(value: Wire) -> Hits:
         no_answer=value["no_answer"],
         trace=tuple(StageReport(**step) for step in value["trace"]),
     )
+
+
+def group_hits_to_wire(found: GroupHits) -> Wire:
+    """A group's value that is a date travels as it does in metadata."""
+    hits = [asdict(hit) | {"group": orjson.Fragment(_bare(hit.group))} for hit in found.hits]
+    return {"hits": hits, "trace": dict(found.trace)}
+
+
+def group_hits_from_wire(value: Wire) -> GroupHits:
+    hits = tuple(
+        GroupHit(
+            normalised({"value": hit["group"]})["value"],
+            hit["rank"],
+            hit["score"],
+            tuple(GroupMatch(**match) for match in hit["matches"]),
+        )
+        for hit in value["hits"]
+    )
+    return GroupHits(hits, value["trace"])
 
 
 def _hit_to_wire(hit: Hit, compact: bool) -> Wire:

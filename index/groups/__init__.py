@@ -7,12 +7,23 @@ and what is farther than the kernel's reach counts nothing.
 kernel.py  the kernel, and how its reach is measured on the data
 exact.py   all distances, by blocks: the oracle
 probing.py the nearest of an index, until enough different groups have come up
-grids.py   random grids of several widths: no distances at all, then the best groups measured
+grids.py   random grids of several widths: only what shares a cell with a query vector is measured
 """
 
-from vecdb.index.groups.exact import Grouped, RankedGroups, exact_groups
-from vecdb.index.groups.grids import Grids
+from vecdb.index.groups.exact import Grouped, RankedGroups, Source, exact_groups
+from vecdb.index.groups.grids import Grids, gridded_groups
 from vecdb.index.groups.kernel import GroupKernel, measured_reach
-from vecdb.index.groups.probing import probed_groups
+from vecdb.index.groups.probing import nearest_by, probed_groups
 
-__all__ = ["Grids", "GroupKernel", "Grouped", "RankedGroups", "exact_groups", "measured_reach", "probed_groups"]
+__all__ = [
+    "Grids",
+    "GroupKernel",
+    "Grouped",
+    "RankedGroups",
+    "Source",
+    "exact_groups",
+    "gridded_groups",
+    "measured_reach",
+    "nearest_by",
+    "probed_groups",
+]

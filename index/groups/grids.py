@@ -1,11 +1,12 @@
-"""Random grids of several widths (CANN-RG): two vectors in one cell of a narrow grid are near, and a cell knows its groups.
+"""Random grids of several widths (after CANN-RG): two vectors in one cell of a narrow grid are likely to be near.
 
-For each of some radii there are several grids: turned at random, shifted at random. A query vector adds the kernel's value
-at the smallest radius at which it meets a group, once for each group; no distance is computed for that. Departures from the
-paper's released code: directions are reduced to a few principal ones first, since cells of all dimensions hold but copies; radii
-and widths are measured on the data (the width gives a pair at that radius a fixed chance to meet in some grid); numbers are
-rounded down and keys are hashed to 64 bits; and the best groups are measured exactly afterwards, because the finest radius
-decides ties.
+For each of some radii there are several grids: turned at random, shifted at random. A query vector meets what is in its cells,
+finest radius first, until it has met enough; only what was met is measured. Departures from the paper's released code, where a
+cell knows colours and a collision counts what its radius is worth, with no distance at all: here a cell knows vectors, which are
+then measured, since radii alone are too coarse to rank by, and since cells then do not depend on what vectors are grouped by;
+directions are reduced to a few principal ones first, as cells of all dimensions hold but copies; radii and widths are measured on
+the data (the width gives a pair at that radius a fixed chance to meet in some grid); numbers are rounded down, and keys are
+hashed to 64 bits.
 """
 
 from __future__ import annotations
@@ -13,140 +14,150 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from vecdb.index.arguments import as_k, as_queries
+from vecdb.index.arguments import as_k
 from vecdb.index.base import Vectors
-from vecdb.index.groups.exact import Grouped, RankedGroups, nearest_in_groups, ranked
-from vecdb.index.groups.kernel import GroupKernel, measured_reach
+from vecdb.index.groups.exact import Grouped, RankedGroups, Source, ranked_pairs
+from vecdb.index.groups.kernel import GroupKernel
+from vecdb.index.groups.probing import measured_again
 
 _DIRECTIONS = 12
 _GRIDS = 12
-_RADII = 8
+_RADII = 4
 _MEETS = 0.8  # chance of a pair at the radius to meet in at least one grid
 _SAMPLE = 256
-_FINEST, _COARSEST = 0.01, 0.5  # quantiles of the distance to the nearest foreign vector
-_RECHECKED = 4  # times k groups are measured
-_MOST_MET = 16  # times k groups, beyond which a query vector is not looked up at coarser radii
+_FINEST, _COARSEST = 0.05, 0.5  # quantiles of the distance to the nearest foreign vector
+_MOST_MET = 0.02  # of all vectors, beyond which a query vector is not looked up at coarser radii
+_AT_ONCE = 65_536
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
 class Grids:
-    """grouped: what is searched; basis (D, m): the directions; turns (T, m, m), widths (T,), shifts (T, m) of T tables, finest
-    first; keys, places (n,): entries of all tables, bounds (T + 1,); worth (T,): the kernel at each table's radius.
+    """positions (n,): of the vectors in the cells; basis (D, m): the directions; turns (T, m, m), widths (T,), shifts (T, m) of T
+    tables, finest first, `grids` of each radius; keys (T, n) int64 ascending, members (T, n) int32: which of positions.
     """
 
-    grouped: Grouped
-    kernel: GroupKernel
+    positions: NDArray[np.int64]
     basis: Vectors
     turns: Vectors
     widths: NDArray[np.float64]
     shifts: NDArray[np.float64]
     keys: NDArray[np.int64]
-    places: NDArray[np.int32]
-    bounds: NDArray[np.int64]
-    worth: NDArray[np.float64]
+    members: NDArray[np.int32]
+    grids: int
 
     @classmethod
-    def of(
-        cls,
-        grouped: Grouped,
-        kernel: GroupKernel | None = None,
-        *,
-        grids: int = _GRIDS,
-        radii: int = _RADII,
-        seed: int = 0,
-    ) -> Grids:
-        """kernel: None for one whose reach is measured."""
-        kernel = kernel or GroupKernel(measured_reach(grouped, seed))
+    def of(cls, grouped: Grouped, *, grids: int = _GRIDS, radii: int = _RADII, seed: int = 0) -> Grids:
+        """Over the vectors of all groups; the groups serve to measure what is near."""
         random = np.random.default_rng([seed, 13])
-        basis = _principal(grouped.vectors, random)
-        reduced = grouped.vectors @ basis
-        near, ratio = _near_distances(grouped, basis, random, kernel.reach / 2)
-        ladder = np.repeat(_ladder(near, radii), grids)
-        size = basis.shape[1]
+        basis = _principal(grouped, random)
+        count, size = len(grouped.positions), basis.shape[1]
+        reduced = np.empty((count, size), np.float32)
+        for start in range(0, count, _AT_ONCE):
+            reduced[start : start + _AT_ONCE] = grouped.vectors(start, start + _AT_ONCE) @ basis
+        ladder = np.repeat(_ladder(_near_distances(grouped, reduced, random), radii), grids)
         turns = np.stack([np.linalg.qr(random.standard_normal((size, size)))[0] for _ in ladder]).astype(np.float32)
         widths = ladder * _width(size, grids)
         shifts = random.random((len(ladder), size))
-        keys, places, bounds = [], [], [0]
-        owner = np.repeat(np.arange(len(grouped), dtype=np.int32), np.diff(grouped.starts))
-        for turn, width, shift in zip(turns, widths, shifts):
-            cells = _cells(reduced, turn, width, shift)
-            order = np.lexsort((owner, cells))
-            cells, owners = cells[order], owner[order]
-            is_first = np.ones(len(cells), np.bool_)
-            is_first[1:] = (cells[1:] != cells[:-1]) | (owners[1:] != owners[:-1])
-            keys.append(cells[is_first])
-            places.append(owners[is_first])
-            bounds.append(bounds[-1] + int(is_first.sum()))
-        return cls(
-            grouped,
-            kernel,
-            basis,
-            turns,
-            widths,
-            shifts,
-            np.concatenate(keys),
-            np.concatenate(places),
-            np.array(bounds, np.int64),
-            kernel(ladder * ratio),
-        )
+        keys = np.empty((len(ladder), count), np.int64)
+        members = np.empty((len(ladder), count), np.int32)
+        for table, (turn, width, shift) in enumerate(zip(turns, widths, shifts)):
+            cells = cells_of(reduced, turn, width, shift)
+            order = np.argsort(cells, kind="stable")
+            keys[table], members[table] = cells[order], order
+        return cls(grouped.positions, basis, turns, widths, shifts, keys, members, grids)
 
-    def search(self, queries: ArrayLike, k: int, *, recheck: int | None = None) -> RankedGroups:
-        """The k best groups for a set of query vectors (Q, D). recheck: groups that are measured, 4 k unless given; what the
-        grids say then only decides which those are. 0: none is, and no nearest vectors are told.
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def moved(self, positions: NDArray[np.int64]) -> Grids:
+        """The same cells, position p being positions[p] from now on; below 0: no position, which is passed over."""
+        return replace(self, positions=positions[self.positions])
+
+    def met(self, queries: Vectors, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+        """Number of the query vector (e,) and position (e,) of each pair that meets, and entries read. most: a query vector that
+        has met so many looks no further than its radius.
         """
         from vecdb.index.groups import kernels
 
-        matrix, k = as_queries(queries, self.grouped.vectors.shape[1]), as_k(k)
-        reduced = matrix @ self.basis
+        if not len(self) or not len(queries):
+            return np.empty(0, np.int64), np.empty(0, np.int64), 0
+        reduced = queries @ self.basis
         tables = zip(self.turns, self.widths, self.shifts)
-        wanted = np.stack([_cells(reduced, *table) for table in tables], axis=1)
-        scores, marks = np.zeros(len(self.grouped)), np.zeros(len(self.grouped), np.int32)
-        read = kernels.look_up(
-            self.keys, self.places, self.bounds, np.ascontiguousarray(wanted), self.worth, _MOST_MET * k, marks, scores
-        )
-        best = np.argsort(-scores, kind="stable")
-        best = best[scores[best] > 0]
-        if recheck == 0:
-            best = best[:k]
-            unknown = np.full((len(best), len(matrix)), -1, np.int64)
-            return RankedGroups(self.grouped.keys[best], scores[best] / len(matrix), unknown, 0, int(read))
-        among = best[: max(k, _RECHECKED * k if recheck is None else recheck)]
-        return replace(ranked(self.grouped, matrix, np.sort(among), k, self.kernel), touched=int(read))
+        wanted = np.ascontiguousarray(np.stack([cells_of(reduced, *table) for table in tables], axis=1))
+        marks, room = np.full(len(self), -1, np.int32), np.empty(len(self), np.int32)
+        asked, met, read = [], [], 0
+        for number in range(len(queries)):
+            count, entries = kernels.meet(
+                self.keys, self.members, wanted[number], self.grids, most, marks, number, room
+            )
+            read += entries
+            asked.append(np.full(count, number))
+            met.append(self.positions[room[:count]])
+        return np.concatenate(asked), np.concatenate(met), read
 
 
-def _principal(vectors: Vectors, random: np.random.Generator) -> Vectors:
+def gridded_groups(
+    grids: Grids,
+    source: Source,
+    groups: NDArray[np.int64],
+    queries: Vectors,
+    k: int,
+    kernel: GroupKernel,
+    *,
+    besides: NDArray[np.int64] | None = None,
+    most: float = _MOST_MET,
+) -> RankedGroups:
+    """The k best groups for query vectors (Q, D), as far as the grids bring them up. groups (N,): of each position, below 0 for
+    none; besides: positions that the grids do not have, all of which are measured. most: of the vectors in the grids, the share
+    that a query vector is to meet at most.
+
+    Groups that were met are measured whole where they are few among all; else what did not meet counts nothing.
+    """
+    k = as_k(k)
+    asked, positions, read = grids.met(queries, max(1, int(most * len(grids))))
+    if besides is not None and len(besides):
+        asked = np.concatenate([asked, np.repeat(np.arange(len(queries)), len(besides))])
+        positions = np.concatenate([positions, np.tile(besides, len(queries))])
+    kept = np.flatnonzero((positions >= 0) & (groups[positions] >= 0))
+    asked, positions = asked[kept], positions[kept]
+    away = np.empty(len(asked))
+    for start in range(0, len(asked), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        apart = np.asarray(source[positions[part]], np.float32) - queries[asked[part]]
+        away[part] = np.sqrt(np.einsum("ed,ed->e", apart, apart))
+    found = ranked_pairs(asked, groups[positions], away, positions, len(queries), kernel)
+    return measured_again(found, source, groups, queries, k, kernel, work=len(asked), touched=read)
+
+
+def _principal(grouped: Grouped, random: np.random.Generator) -> Vectors:
     """(D, m): the directions in which the vectors vary most."""
-    sample = vectors[np.sort(random.permutation(len(vectors))[:8_192])].astype(np.float64)
-    size = min(_DIRECTIONS, vectors.shape[1])
+    drawn = np.sort(random.permutation(len(grouped.positions))[:8_192])
+    sample = np.asarray(grouped.source[grouped.positions[drawn]], np.float64)
+    size = min(_DIRECTIONS, grouped.dimension)
     if len(sample) < 2:
-        return np.eye(vectors.shape[1], size, dtype=np.float32)
+        return np.eye(grouped.dimension, size, dtype=np.float32)
     centred = sample - sample.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T @ centred)
     return np.ascontiguousarray(directions[:, ::-1][:, :size], np.float32)
 
 
-def _near_distances(
-    grouped: Grouped, basis: Vectors, random: np.random.Generator, usual: float
-) -> tuple[NDArray[np.float64], float]:
-    """Distances (n,) of sampled vectors to the nearest of any other group, along the directions; and how many times longer the
-    whole distance is, in the median. usual: the distance where there is nothing to measure.
-    """
-    drawn = np.sort(random.permutation(len(grouped.vectors))[:_SAMPLE])
+def _near_distances(grouped: Grouped, reduced: Vectors, random: np.random.Generator) -> NDArray[np.float64]:
+    """Distances (n,), along the directions, of sampled vectors to the nearest of any other group; 1 where there is none."""
+    drawn = np.sort(random.permutation(len(reduced))[:_SAMPLE])
     if len(grouped) < 2 or not len(drawn):
-        return np.array([usual]), 1.0
+        return np.ones(1)
     own = np.searchsorted(grouped.starts, drawn, side="right") - 1
-    reduced = Grouped(grouped.vectors @ basis, grouped.starts, grouped.rows, grouped.keys)
-    each = np.arange(len(drawn))
-    near, whole = nearest_in_groups(reduced, reduced.vectors[drawn]), nearest_in_groups(grouped, grouped.vectors[drawn])
-    near[each, own] = whole[each, own] = np.inf
-    near, whole = near.min(axis=1), whole.min(axis=1)
-    there = near > 1e-9 * max(1.0, float(near.max()))
-    if not there.any():
-        return np.array([usual]), 1.0
-    return near[there], float(np.median(whole[there] / near[there]))
+    squares = np.einsum("nd,nd->n", reduced, reduced)
+    near = np.empty(len(drawn))
+    for place, number in enumerate(drawn):
+        away = squares - 2.0 * (reduced @ reduced[number]) + squares[number]
+        away[grouped.starts[own[place]] : grouped.starts[own[place] + 1]] = np.inf
+        near[place] = np.sqrt(max(float(away.min()), 0.0))
+    there = near[near > 1e-6 * max(1.0, float(near.max()))]
+    return there if len(there) else np.ones(1)
 
 
 def _ladder(near: NDArray[np.float64], radii: int) -> NDArray[np.float64]:
@@ -165,7 +176,7 @@ def _width(size: int, grids: int) -> float:
     return float(0.8 * np.sqrt(size) / -np.log(one))
 
 
-def _cells(reduced: Vectors, turn: Vectors, width: float, shift: NDArray[np.float64]) -> NDArray[np.int64]:
+def cells_of(reduced: Vectors, turn: Vectors, width: float, shift: NDArray[np.float64]) -> NDArray[np.int64]:
     """(n,): the hashed cell of each point (n, m)."""
     places = np.floor((reduced @ turn).astype(np.float64) / width + shift).astype(np.int64).view(np.uint64)
     hashed = np.zeros(len(places), np.uint64)

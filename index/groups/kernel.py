@@ -42,26 +42,22 @@ class GroupKernel:
         return scores
 
 
-def measured_reach(grouped: Grouped, seed: int = 0) -> float:
+def measured_reach(grouped: Grouped, seed: int = 0, quantile: float = _REACH) -> float:
     """The distance within which half of the vectors have a foreign group's vector, measured on a sample: what is nearer than that
     says something, what is farther is what any group offers.
 
     Each sampled vector is compared with the nearest vector of one group drawn at random, not its own.
     """
-    from vecdb.index.groups.exact import nearest_in_groups
-
-    random = np.random.default_rng([seed, 11])
-    if len(grouped.starts) < 3 or not len(grouped.vectors):  # one group, or none
+    count = len(grouped)
+    if count < 2:
         return 1.0
-    drawn = np.sort(random.permutation(len(grouped.vectors))[:_PAIRS])
+    random = np.random.default_rng([seed, 11])
+    drawn = np.sort(random.permutation(len(grouped.positions))[:_PAIRS])
     own = np.searchsorted(grouped.starts, drawn, side="right") - 1
-    count = len(grouped.starts) - 1
     other = (own + random.integers(1, count, len(drawn))) % count
     found = np.empty(len(drawn))
-    step = 64
-    for start in range(0, len(drawn), step):
-        few = slice(start, start + step)
-        nearest = nearest_in_groups(grouped, grouped.vectors[drawn[few]])
-        found[few] = nearest[np.arange(len(nearest)), other[few]]
-    reach = float(np.quantile(found, _REACH))
+    for place, (number, group) in enumerate(zip(drawn.tolist(), other.tolist())):
+        theirs = grouped.vectors(int(grouped.starts[group]), int(grouped.starts[group + 1]))
+        found[place] = np.linalg.norm(theirs - grouped.vectors(number, number + 1), axis=1).min()
+    reach = float(np.quantile(found, quantile))
     return reach if reach > 0 else 1.0

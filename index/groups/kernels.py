@@ -7,34 +7,31 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def look_up(keys, groups, bounds, wanted, worth, most, marks, scores):
-    """Adds to scores (G,) float64 what each query vector sees of each group -> entries read.
+def meet(keys, members, wanted, grids, most, marks, number, met):
+    """What a query vector shares a cell with, each once, into met (n,) int32 -> how many, entries read.
 
-    keys, groups (n,): the entries of T = radii · grids tables one after the other, table t from bounds[t] to bounds[t + 1], keys
-    ascending; wanted (Q, T) int64: the key of each query vector in each table, finest radius first. worth (T,): what a group
-    counts that comes up first in table t. most: a query vector that has met so many groups looks no further than its radius.
-    marks (G,) int32: zeros.
+    keys (T, n) int64 ascending in each table, members (T, n) int32; wanted (T,) int64: the query's cell in each table, finest
+    radius first, `grids` tables of each. most: where so many were met after a radius, no coarser one is looked at.
+    marks (n,) int32: never `number` before the call.
     """
-    read = 0
-    for q in range(wanted.shape[0]):
-        met = 0
-        for t in range(wanted.shape[1]):
-            if met >= most and worth[t] != worth[t - 1]:
-                break
-            low, high = bounds[t], bounds[t + 1]
-            key = wanted[q, t]
-            while low < high:
-                middle = (low + high) // 2
-                if keys[middle] < key:
-                    low = middle + 1
-                else:
-                    high = middle
-            while low < bounds[t + 1] and keys[low] == key:
-                group = groups[low]
-                read += 1
-                if marks[group] != q + 1:
-                    marks[group] = np.int32(q + 1)
-                    scores[group] += worth[t]
-                    met += 1
-                low += 1
-    return read
+    count, read = 0, 0
+    for t in range(wanted.shape[0]):
+        if t % grids == 0 and count >= most:
+            break
+        low, high = 0, keys.shape[1]
+        key = wanted[t]
+        while low < high:
+            middle = (low + high) // 2
+            if keys[t, middle] < key:
+                low = middle + 1
+            else:
+                high = middle
+        while low < keys.shape[1] and keys[t, low] == key:
+            member = members[t, low]
+            read += 1
+            if marks[member] != number:
+                marks[member] = np.int32(number)
+                met[count] = member
+                count += 1
+            low += 1
+    return count, read

@@ -1,75 +1,99 @@
 """Groups found through any vector index: each query vector's nearest, until enough different groups have come up.
 
-A crowded group can fill any list of nearest vectors, so the list is made longer until it holds as many groups as are wanted, or
-reaches past the kernel, or everything was seen.
+A crowded group can fill any list of nearest vectors, and of a group only the nearest vector counts: so what has come up is left
+out, and the index is asked again for others, until it has given as many groups as are wanted, or reaches past the kernel, or all
+was seen.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from collections.abc import Callable
 
-from vecdb.index.arguments import as_k, as_queries
-from vecdb.index.base import VectorIndex
-from vecdb.index.groups.exact import RankedGroups
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.arguments import as_k
+from vecdb.index.base import Mask, VectorIndex, Vectors
+from vecdb.index.groups.exact import Grouped, RankedGroups, Source, cut_to, exact_groups, ranked_pairs
 from vecdb.index.groups.kernel import GroupKernel
 
 _SPARE = 4  # times k different groups are sought for each query vector: the best in all are seldom the nearest to each
+_MEASURED = 4  # times k groups are measured at the end
+_LARGEST_SHARE = 0.05  # of all vectors, in the groups that are measured at the end
+
+# query (D,), how many, which positions (N,) -> positions and Euclidean distances, nearest first; distances computed
+Nearest = Callable[[Vectors, int, Mask], tuple[NDArray[np.int64], NDArray[np.float64], int]]
+
+
+def nearest_by(index: VectorIndex, *, ef: int | None = None) -> Nearest:
+    """The search that an index is. Under cosine and l2; of vectors of unit length under cosine."""
+    doubled = 2.0 if index.metric == "cosine" else 1.0
+
+    def search(query: Vectors, count: int, allowed: Mask) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
+        found = index.search(query[None], count, allowed=allowed, ef=None if ef is None else max(ef, count))
+        known = found.positions[0] >= 0
+        away = np.sqrt(np.maximum(found.distances[0][known].astype(np.float64) * doubled, 0.0))
+        return found.positions[0][known], away, int(found.work[0])
+
+    return search
 
 
 def probed_groups(
-    index: VectorIndex,
+    search: Nearest,
+    source: Source,
     groups: NDArray[np.int64],
-    queries: ArrayLike,
+    queries: Vectors,
     k: int,
     kernel: GroupKernel,
     *,
     distinct: int | None = None,
-    ef: int | None = None,
 ) -> RankedGroups:
-    """The k best groups, as far as the index finds them. groups (len(index),): the group of each position, below 0 for none.
+    """The k best groups for query vectors (Q, D), as far as the search finds them.
 
-    distinct: different groups sought for each query vector, 4 k unless given. Under cosine and l2; vectors of unit length under
-    cosine, where the Euclidean distance is the root of twice the index's.
+    groups (N,): of each position, below 0 for none; distinct: different groups sought for each query vector, 4 k unless given.
     """
-    matrix, k = as_queries(queries, index.dimension), as_k(k)
+    k = as_k(k)
     wanted = distinct or _SPARE * k
-    live = int(np.count_nonzero(index.live))
-    best: dict[tuple[int, int], tuple[float, int]] = {}  # (group, query vector) -> distance, position
-    work, depth = 0, min(max(2 * wanted, 16), max(live, 1))
-    open_ones = np.arange(len(matrix)) if live else np.empty(0, np.int64)
-    while len(open_ones):
-        found = index.search(np.ascontiguousarray(matrix[open_ones]), depth, ef=None if ef is None else max(ef, depth))
-        work += int(found.work.sum())
-        doubled = 2.0 if index.metric == "cosine" else 1.0
-        distances = np.sqrt(np.maximum(found.distances.astype(np.float64) * doubled, 0.0))
-        unfinished = []
-        for line, number in enumerate(open_ones.tolist()):
-            near = (found.positions[line] >= 0) & (distances[line] < kernel.reach)
-            positions, away = found.positions[line][near], distances[line][near]
-            own = groups[positions]
-            seen, first = np.unique(own, return_index=True)  # nearest first, so the first of a group is its nearest
-            for group, at in zip(seen.tolist(), first.tolist()):
-                if group >= 0:
-                    best[group, number] = float(away[at]), int(positions[at])
-            if near.all() and len(seen) < wanted and depth < live:
-                unfinished.append(number)
-        open_ones = np.array(unfinished, dtype=np.int64)
-        depth = min(4 * depth, live)
-    return _ranked(best, len(matrix), k, kernel, work)
+    asked, keys, away, positions, work = [], [], [], [], 0
+    for number, query in enumerate(queries):
+        allowed, met, depth = groups >= 0, 0, max(2 * wanted, 16)
+        while met < wanted:
+            found, distances, cost = search(query, depth, allowed)
+            work += cost
+            own, first = np.unique(
+                groups[found], return_index=True
+            )  # nearest first, so the first of a group is its nearest
+            asked.append(np.full(len(own), number))
+            keys.append(own)
+            away.append(distances[first])
+            positions.append(found[first])
+            met += len(own)
+            if len(found) < depth or distances[-1] >= kernel.reach:
+                break
+            allowed &= ~np.isin(groups, own)
+    if not keys:
+        return RankedGroups.none(len(queries), work)
+    pairs = np.concatenate(asked), np.concatenate(keys), np.concatenate(away), np.concatenate(positions)
+    return measured_again(ranked_pairs(*pairs, len(queries), kernel), source, groups, queries, k, kernel, work=work)
 
 
-def _ranked(
-    best: dict[tuple[int, int], tuple[float, int]], count: int, k: int, kernel: GroupKernel, work: int
+def measured_again(
+    found: RankedGroups,
+    source: Source,
+    groups: NDArray[np.int64],
+    queries: Vectors,
+    k: int,
+    kernel: GroupKernel,
+    *,
+    work: int,
+    touched: int = 0,
 ) -> RankedGroups:
-    keys = np.array(sorted({group for group, _ in best}), dtype=np.int64)
-    place = {group: at for at, group in enumerate(keys.tolist())}
-    scores = np.zeros((len(keys), count))
-    nearest = np.full((len(keys), count), -1, np.int64)
-    for (group, number), (distance, position) in best.items():
-        scores[place[group], number] = kernel(np.array(distance))
-        nearest[place[group], number] = position
-    total = scores.mean(axis=1) if count else np.zeros(0)
-    order = np.argsort(-total, kind="stable")[:k]
-    order = order[total[order] > 0]
-    return RankedGroups(keys[order], total[order], nearest[order], work)
+    """The k best of those found, by all distances to the best of them, as many as can be afforded: at least k, or none."""
+    sizes = np.bincount(groups[groups >= 0])
+    members = np.cumsum(sizes[found.keys[: _MEASURED * k]])
+    most = int(np.searchsorted(members, _LARGEST_SHARE * sizes.sum(), side="right"))
+    if most < min(k, len(found.keys)) or not most:
+        return cut_to(found, k, work=work, touched=touched)
+    chosen = Grouped.of(source, np.where(np.isin(groups, found.keys[:most]), groups, -1))
+    exact = exact_groups(chosen, queries, k, kernel)
+    return cut_to(exact, k, work=work + exact.work, touched=touched)

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from vecdb.errors import InvalidInput, InvalidQuery
 from vecdb.index import ExactIndex
-from vecdb.index.groups import Grids, Grouped, GroupKernel, exact_groups, measured_reach, probed_groups
+from vecdb.index.groups import (
+    Grids,
+    Grouped,
+    GroupKernel,
+    RankedGroups,
+    exact_groups,
+    gridded_groups,
+    measured_reach,
+    nearest_by,
+    probed_groups,
+)
+from vecdb.index.groups.exact import ranked_pairs
 
 
 def twin(
@@ -75,6 +86,16 @@ def test_exact_scores_are_the_twins(count: int, dimension: int, asked: int, k: i
                 assert np.linalg.norm(vectors[row] - query) == pytest.approx(away.min(), abs=1e-3)
 
 
+def ranked_by(
+    way: str, vectors: np.ndarray, groups: np.ndarray, queries: np.ndarray, k: int, kernel: GroupKernel
+) -> RankedGroups:
+    if way == "exact":
+        return exact_groups(Grouped.of(vectors, groups), queries, k, kernel)
+    if way == "index":
+        return probed_groups(nearest_by(ExactIndex.over(vectors, "l2")), vectors, groups, queries, k, kernel)
+    return gridded_groups(Grids.of(Grouped.of(vectors, groups)), vectors, groups, queries, k, kernel)
+
+
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_an_index_finds_what_all_distances_say(metric: str) -> None:
     vectors, groups, queries = clustered(30, 6, 8, 1)
@@ -83,10 +104,29 @@ def test_an_index_finds_what_all_distances_say(metric: str) -> None:
         queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     kernel = GroupKernel(measured_reach(Grouped.of(vectors, groups)))
     exact = exact_groups(Grouped.of(vectors, groups), queries, 5, kernel)
-    found = probed_groups(ExactIndex.over(vectors, metric), groups, queries, 5, kernel, distinct=30)
+    search = nearest_by(ExactIndex.over(vectors, metric))
+    found = probed_groups(search, vectors, groups, queries, 5, kernel, distinct=30)
     assert found.keys.tolist() == exact.keys.tolist()
     assert found.scores == pytest.approx(exact.scores, abs=1e-3)
     assert np.array_equal(found.nearest, exact.nearest)
+    assert found.distances == pytest.approx(exact.distances, abs=1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 30), st.integers(1, 4), st.integers(0, 9))
+def test_known_pairs_are_scored_as_the_twin_scores_all(count: int, asked: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    vectors = random.standard_normal((count, 3)).astype(np.float32)
+    groups = random.integers(-1, 5, count)
+    queries = random.standard_normal((asked, 3)).astype(np.float32)
+    kernel = GroupKernel(1.5)
+    line, place = (part.ravel() for part in np.meshgrid(np.arange(asked), np.arange(count), indexing="ij"))
+    order = random.permutation(len(line))
+    line, place = np.repeat(line[order], 2), np.repeat(place[order], 2)  # in any order, and more than once
+    away = np.linalg.norm(vectors[place].astype(np.float64) - queries[line], axis=1)
+    found = ranked_pairs(line, groups[place], away, place, asked, kernel)
+    expected = twin(vectors, groups, queries, 99, kernel)
+    assert list(zip(found.keys.tolist(), found.scores.tolist())) == [(g, pytest.approx(s)) for g, s in expected]
 
 
 @pytest.mark.parametrize("way", ["exact", "index", "grids"])
@@ -97,57 +137,91 @@ def test_a_crowded_group_does_not_hide_the_others(way: str) -> None:
     vectors, groups = np.concatenate([vectors, crowd]), np.concatenate([groups, np.full(5_000, 99)])
     nearest = ExactIndex.over(vectors, "l2").search(queries[:1], 100).positions[0]
     assert set(groups[nearest].tolist()) == {99}
-    kernel = GroupKernel(2.0)
-    if way == "exact":
-        found = exact_groups(Grouped.of(vectors, groups), queries, 3, kernel)
-    elif way == "index":
-        found = probed_groups(ExactIndex.over(vectors, "l2"), groups, queries, 3, kernel)
-    else:
-        found = Grids.of(Grouped.of(vectors, groups), kernel).search(queries, 3)
-    assert found.keys[0] == 0
+    assert ranked_by(way, vectors, groups, queries, 3, GroupKernel(2.0)).keys[0] == 0
 
 
 def test_grids_find_most_of_the_best_with_few_distances() -> None:
     vectors, groups, _ = clustered(400, 5, 16, 3)
     random = np.random.default_rng(4)
     grouped = Grouped.of(vectors, groups)
-    grids = Grids.of(grouped)
+    grids, kernel = Grids.of(grouped), GroupKernel(measured_reach(grouped))
     hits, work = [], []
     for group in range(0, 400, 20):
         near = vectors[groups == group]
         queries = (near + 0.3 * random.standard_normal(near.shape)).astype(np.float32)
-        found = grids.search(queries, 5)
-        hits.append(found.keys[:1].tolist() == exact_groups(grouped, queries, 1, grids.kernel).keys.tolist())
+        found = gridded_groups(grids, vectors, groups, queries, 5, kernel)
+        hits.append(found.keys[:1].tolist() == exact_groups(grouped, queries, 1, kernel).keys.tolist())
         work.append(found.work / (len(queries) * len(vectors)))
     assert np.mean(hits) >= 0.95
     assert np.mean(work) < 0.1
 
 
-def test_grids_alone_compute_no_distance() -> None:
-    vectors, groups, queries = clustered(50, 5, 16, 5)
-    found = Grids.of(Grouped.of(vectors, groups)).search(queries, 3, recheck=0)
-    assert found.keys[0] == 0
-    assert (found.work, found.nearest.max()) == (0, -1)
-    assert found.touched > 0
+def test_what_meets_shares_a_cell() -> None:
+    """The compiled loop against cells compared one by one, with and without an end after the finest radius."""
+    from vecdb.index.groups.grids import cells_of
+
+    vectors, groups, queries = clustered(40, 5, 6, 7)
+    grids = Grids.of(Grouped.of(vectors, groups), grids=4, radii=3)
+    for most in (1, 10**9):
+        asked, positions, read = grids.met(queries, most)
+        expected, entries = set(), 0
+        for number, query in enumerate(queries):
+            mine: set[int] = set()
+            for table in range(len(grids.widths)):
+                if table % 4 == 0 and len(mine) >= most:
+                    break
+                settings_of = grids.turns[table], grids.widths[table], grids.shifts[table]
+                cells = cells_of(vectors[grids.positions] @ grids.basis, *settings_of)
+                shared = np.flatnonzero(cells == cells_of(query[None] @ grids.basis, *settings_of)[0])
+                entries += len(shared)
+                mine |= set(grids.positions[shared].tolist())
+            expected |= {(number, position) for position in mine}
+        assert len(asked) == len(expected)
+        assert set(zip(asked.tolist(), positions.tolist())) == expected
+        assert read == entries
+
+
+def test_positions_that_moved_or_went_are_followed() -> None:
+    vectors, groups, queries = clustered(40, 5, 6, 8)
+    kernel = GroupKernel(1.5)
+    grids = Grids.of(Grouped.of(vectors, groups))
+    before = gridded_groups(grids, vectors, groups, queries, 3, kernel)
+    kept = np.flatnonzero(np.arange(len(vectors)) % 5 != 1)
+    where = np.full(len(vectors), -1)
+    where[kept] = np.arange(len(kept))
+    after = gridded_groups(grids.moved(where), vectors[kept], groups[kept], queries, 3, kernel)
+    assert after.keys[0] == before.keys[0] == 0
+    assert set(groups[kept][after.nearest[0][after.nearest[0] >= 0]].tolist()) == {0}
+    besides = np.array([len(vectors)])
+    more, owner = np.concatenate([vectors, queries[:1]]), np.append(groups, 77)
+    found = gridded_groups(grids, more, owner, queries, 3, kernel, besides=besides)
+    assert found.scores[found.keys.tolist().index(77)] >= 1 / len(queries)
 
 
 def test_grids_depend_on_their_seed_only() -> None:
     vectors, groups, queries = clustered(20, 5, 6, 6)
-    one, two = (Grids.of(Grouped.of(vectors, groups), seed=3).search(queries, 5) for _ in range(2))
+    kernel = GroupKernel(1.5)
+    made = [Grids.of(Grouped.of(vectors, groups), seed=3) for _ in range(2)]
+    one, two = (gridded_groups(grids, vectors, groups, queries, 5, kernel) for grids in made)
     assert np.array_equal(one.keys, two.keys)
     assert np.array_equal(one.scores, two.scores)
 
 
+def test_the_reach_is_the_same_for_the_same_vectors() -> None:
+    vectors, groups, _ = clustered(60, 5, 6, 9)
+    reach = measured_reach(Grouped.of(vectors, groups))
+    assert reach == measured_reach(Grouped.of(vectors.copy(), groups * 3))
+    assert measured_reach(Grouped.of(vectors * 2, groups)) == pytest.approx(2 * reach, rel=1e-5)
+    assert measured_reach(Grouped.of(vectors, groups * 0)) == 1.0
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_few_vectors_and_one_group(count: int) -> None:
-    vectors = np.ones((count, 3), np.float32)
-    grouped = Grouped.of(vectors, np.zeros(count, np.int64))
-    for found in (
-        exact_groups(grouped, vectors[:1], 3, GroupKernel(1.0)),
-        Grids.of(grouped).search(vectors[:1], 3),
-        probed_groups(ExactIndex.over(vectors, "l2"), np.zeros(count, np.int64), vectors[:1], 3, GroupKernel(1.0)),
-    ):
-        assert found.keys.tolist() == [0] * min(count, 1)
+@pytest.mark.parametrize("way", ["exact", "index", "grids"])
+def test_few_vectors_and_one_group(count: int, way: str) -> None:
+    vectors, groups = np.ones((count, 3), np.float32), np.zeros(count, np.int64)
+    found = ranked_by(way, vectors, groups, np.ones((1, 3), np.float32), 3, GroupKernel(1.0))
+    assert found.keys.tolist() == [0] * min(count, 1)
+    assert ranked_by(way, vectors, groups, np.ones((0, 3), np.float32), 3, GroupKernel(1.0)).keys.tolist() == []
 
 
 def test_what_makes_no_sense_is_refused() -> None:

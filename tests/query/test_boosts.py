@@ -180,7 +180,7 @@ def test_a_collection_without_metadata_has_nothing_to_boost_by(db: vecdb.Databas
     [
         ({}, "boosts[0]"),
         ({"where": {"n": 1}}, "boosts[0].weight"),
-        ({"where": {"n": {"$near": 1}}, "weight": 1}, "boosts[0].where.n"),
+        ({"where": {"n": {"$around": 1}}, "weight": 1}, "boosts[0].where.n"),
         ({"where": {"n": 1}, "weight": -1}, "boosts[0].weight"),
         ({"where": {"n": 1}, "weight": 2, "field": "n"}, "boosts[0].field"),
         ({"where": {"n": 1}, "weight": 2, "op": "max"}, "boosts[0].op"),

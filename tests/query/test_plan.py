@@ -35,7 +35,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"mode": "vector"},
     {"mode": "hybrid"},
     {"mode": "hybrid", "where": {"n": {"$lt": 3}}},
-    {"mode": "hybrid", "fusion": "weighted", "group_by": "n", "select": "mmr", "min_score": 0.0},
+    {"mode": "hybrid", "fusion": "weighted", "distinct": "n", "select": "mmr", "min_score": 0.0},
     {"mode": "text", "fuzzy": True},
     {"mode": "text", "syntax": "query"},
     {"prefetch": [{"mode": "text"}, {"mode": "vector"}], "boosts": [{"where": {"n": 1}, "weight": 2}]},
@@ -131,7 +131,7 @@ def test_what_cannot_be_searched_cannot_be_planned(db: vecdb.Database) -> None:
     with pytest.raises(vecdb.InvalidQuery, match="there is no query"):
         collection.explain()
     with pytest.raises(vecdb.InvalidFilter):
-        collection.explain("a", where={"n": {"$near": 1}})
+        collection.explain("a", where={"n": {"$around": 1}})
     with pytest.raises(vecdb.ModelUnavailable):
         collection.explain("a", mode="vector")
     assert [stage.stage for stage in db.collection("empty").explain("a").stages] == ["text", "page"]

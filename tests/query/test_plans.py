@@ -144,7 +144,7 @@ def plans(draw: st.DrawFn) -> dict[str, Any]:
             )
         ),
         "select": draw(SELECTS),
-        "group_by": draw(st.sampled_from([None, "parent", "even"])),
+        "distinct": draw(st.sampled_from([None, "parent", "even"])),
         "per_group": draw(st.integers(1, 3)),
         "min_score": draw(st.sampled_from([None, -1.0, 0.0, 0.01, 0.4])),
         "candidates": draw(st.sampled_from([None, 1, 8])),
@@ -346,7 +346,7 @@ def injected(rng: random.Random) -> Miss:
         select = rng.choice([Coverage(pool=10), Mmr(pool=10), Dpp(pool=10), KCenter(pool=10)])
         return "select", id, {"mode": "vector", "k": 5, "candidates": SIZE, "select": select}
     if kind == "group" and i % 3:
-        return "group", id, {"mode": "vector", "k": SIZE, "group_by": "parent", "per_group": i % 3}
+        return "group", id, {"mode": "vector", "k": SIZE, "distinct": "parent", "per_group": i % 3}
     if kind == "page":
         return "page", id, {**plain, "k": rng.randrange(1, 9), "offset": place + rng.randrange(5)}
     if kind == "k" and place > 1:

@@ -135,7 +135,7 @@ def test_an_empty_prefetch_leaves_nothing(docs: vecdb.Collection) -> None:
 def test_later_stages_work_on_what_was_prefetched(docs: vecdb.Collection) -> None:
     pool = set(docs.search("wing", mode="text", k=12).ids)
     steps = [{"mode": "text", "k": 12}]
-    for options in ({"select": "mmr"}, {"group_by": "even", "per_group": 2}, {"min_score": 0.1}, {"mode": "vector"}):
+    for options in ({"select": "mmr"}, {"distinct": "even", "per_group": 2}, {"min_score": 0.1}, {"mode": "vector"}):
         hits = docs.search("wing", vector=[1, 0, 0], prefetch=steps, k=4, **options)  # type: ignore[arg-type]
         assert hits.ids
         assert set(hits.ids) <= pool
@@ -174,7 +174,7 @@ def test_there_is_an_end_to_nesting(docs: vecdb.Collection) -> None:
         ([{}, {"k": 0}], "prefetch[1].k"),
         ([{"mode": "best"}], "prefetch[0].mode"),
         ([{"modus": "text"}], "prefetch[0].modus"),
-        ([{}, {"where": {"year": {"$near": 1}}}], "prefetch[1].where.year"),
+        ([{}, {"where": {"year": {"$around": 1}}}], "prefetch[1].where.year"),
         ([{"where": {"$or": [{"a": 1}, {"b": {"$gt": None}}]}}], "prefetch[0].where.$or[1].b.$gt"),
         (
             [{"prefetch": [{}, {"boosts": [{"where": {}, "weight": 1}, {"field": "n"}]}]}],

@@ -127,11 +127,11 @@ def test_names_are_looked_after(path: Path) -> None:
         ({"kk": 1}, "kk"),
         ({"k": 0}, "k"),
         ({"k": {"$param": "k", "default": 0}}, "k"),
-        ({"where": {"a": {"$near": 1}}}, "where.a"),
+        ({"where": {"a": {"$around": 1}}}, "where.a"),
         ({"where": {"a": {"$param": ""}}}, "where.a"),
         ({"where": {"a": {"$param": "a", "or": 1}}}, "where.a"),
         (
-            {"prefetch": [{"$param": "step"}, {"k": {"$param": "k"}, "where": {"year": {"$near": 1}}}]},
+            {"prefetch": [{"$param": "step"}, {"k": {"$param": "k"}, "where": {"year": {"$around": 1}}}]},
             "prefetch[1].where.year",
         ),
         ({"boosts": [{"where": {"$param": "w"}, "weight": 1}, {"field": "x"}]}, "boosts[1]"),
@@ -165,7 +165,7 @@ def test_each_placeholder_gets_its_value(db: vecdb.Database) -> None:
     for params, message in [
         ({}, "where.year.$gte"),
         ({"since": 1, "until": 2}, "no parameter 'until'"),
-        ({"since": {"$near": 2}}, "wanted a value"),
+        ({"since": {"$around": 2}}, "wanted a value"),
         ("since", "give a mapping"),
     ]:
         with pytest.raises(vecdb.InvalidInput) as caught:

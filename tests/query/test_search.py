@@ -294,14 +294,14 @@ def test_a_cursor_belongs_to_its_search(collection: vecdb.Collection) -> None:
 
 
 def test_grouping_keeps_the_best_of_each_parent(collection: vecdb.Collection) -> None:
-    hits = collection.search("supersonic wing flow", group_by="parent", k=5)
+    hits = collection.search("supersonic wing flow", distinct="parent", k=5)
     assert len({hit.parent for hit in hits}) == len(hits) == 3
     best: dict[str | None, str] = {}
     for hit in collection.search("supersonic wing flow", k=5):
         best.setdefault(hit.parent, hit.id)
     assert hits.ids == list(best.values())
-    assert len(collection.search("supersonic wing flow", group_by="parent", per_group=2, k=5)) == 5
-    assert len(collection.search("supersonic wing flow", group_by="words", k=5)) == len(
+    assert len(collection.search("supersonic wing flow", distinct="parent", per_group=2, k=5)) == 5
+    assert len(collection.search("supersonic wing flow", distinct="words", k=5)) == len(
         {len(t.split()) for t in TEXTS.values()}
     )
 
@@ -368,7 +368,7 @@ def test_records_without_vectors_can_be_chosen(db: vecdb.Database) -> None:
 
 
 def test_groups_are_made_of_the_whole_choice(collection: vecdb.Collection) -> None:
-    hits = collection.search("supersonic wing flow", select="coverage", group_by="parent", k=3)
+    hits = collection.search("supersonic wing flow", select="coverage", distinct="parent", k=3)
     assert len({hit.parent for hit in hits}) == len(hits) == 3
 
 

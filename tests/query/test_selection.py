@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import vecdb
 from vecdb.query.selection import SELECTIONS, Coverage, Dpp, KCenter, Mmr, Pool, selector_of
 from vecdb.query.selection.coverage import Objective, cells_of, lazy_greedy, similarities
-from vecdb.query.selection.grouping import grouped
+from vecdb.query.selection.grouping import first_of_each, roomy
 
 SEEDS = st.integers(0, 2**32 - 1)
 WEIGHTS = st.sampled_from([0.0, 0.1, 0.5, 1.0, 3.0])
@@ -280,6 +280,19 @@ def test_wrong_options_are_refused(make: object, message: str) -> None:
         make()  # type: ignore[operator]
 
 
-def test_grouped_keeps_the_first_of_each_group_and_all_that_have_none() -> None:
-    assert grouped(["a", "b", "a", None, "a", None, "b"], 1) == [0, 1, 3, 5]
-    assert grouped(["a", "b", "a", None, "a", None, "b"], 2) == [0, 1, 2, 3, 5, 6]
+def test_grouping_keeps_the_first_of_each_group_and_all_that_have_none() -> None:
+    groups = np.array([7, 2, 7, -1, 7, -1, 2])
+    assert first_of_each(groups, 1).tolist() == [0, 1, 3, 5]
+    assert first_of_each(groups, 2).tolist() == [0, 1, 2, 3, 5, 6]
+
+
+@given(st.lists(st.integers(-1, 4), max_size=30), st.integers(1, 12), st.integers(1, 8), st.integers(1, 3))
+def test_a_pool_leaves_as_many_groups_as_there_are(given: list[int], size: int, wanted: int, per_group: int) -> None:
+    groups = np.array(given, np.int64)
+    places = roomy(groups, size, wanted, per_group)
+    possible = min(wanted, len(first_of_each(groups, per_group)))
+    assert len(first_of_each(groups[places], per_group)) >= possible
+    assert len(places) >= min(size, len(groups))
+    assert np.all(places[1:] > places[:-1])
+    if len(first_of_each(groups[:size], per_group)) >= possible:
+        assert places.tolist() == list(range(min(size, len(groups))))

@@ -54,7 +54,7 @@ def test_the_filters_failing_clause_is_named(collection: vecdb.Collection) -> No
 
 
 def test_all_that_stands_in_the_way_is_changed(collection: vecdb.Collection) -> None:
-    options = {"where": {"even": True}, "min_score": 0.9999, "group_by": "parent", "k": 2}
+    options = {"where": {"even": True}, "min_score": 0.9999, "distinct": "parent", "k": 2}
     why = collection.why_not("r29", [1, 0], **options)  # type: ignore[arg-type]
     assert why.stage == "filter"
     assert why.change is not None
@@ -104,7 +104,7 @@ def test_a_record_without_vector_or_words_says_so(collection: vecdb.Collection) 
 
 
 def test_selection_stages_are_named(collection: vecdb.Collection) -> None:
-    why = collection.why_not("r3", [1, 0], group_by="parent", k=5)
+    why = collection.why_not("r3", [1, 0], distinct="parent", k=5)
     assert why.stage == "group"
     assert "doc0" in why.reason
     assert collection.why_not("r20", [1, 0], min_score=0.9999, candidates=50).stage == "min_score"

@@ -92,6 +92,7 @@ READS: list[tuple[str, str, Any]] = [
     ("GET", "/v1/collections/{name}", None),
     ("POST", "/v1/collections/{name}/search", {"query": "wing"}),
     ("POST", "/v1/collections/{name}/search/batch", {"queries": ["wing"]}),
+    ("POST", "/v1/collections/{name}/search/groups", {"queries": ["wing"]}),
     ("POST", "/v1/collections/{name}/why-not", {"id": "a", "query": "wing"}),
     ("POST", "/v1/collections/{name}/explain", {"query": "wing"}),
     ("GET", "/v1/collections/{name}/fusion", None),

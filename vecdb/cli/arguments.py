@@ -128,6 +128,21 @@ def parse_graph(pairs: Sequence[str] | None) -> dict[str, Any] | None:
     return given
 
 
+def parse_near(pairs: Sequence[str] | None) -> dict[str, Any] | None:
+    """Places from --near field=latitude,longitude,radius or field=centre,width or field=JSON, as often as given."""
+    given: dict[str, Any] = {}
+    for pair in pairs or ():
+        for field, said in _key_value(pair, "place").items():
+            parts = said.split(",") if isinstance(said, str) else None
+            given[field] = said if parts is None else [_number_or_text(part.strip()) for part in parts]
+    return given or None
+
+
+def _number_or_text(text: str) -> Any:
+    value = _json(text)
+    return text if value is None else value
+
+
 def json_object(text: str | bytes, what: str) -> dict[str, Any]:
     """The object of a JSON text. Raises InvalidInput if it is not one."""
     from vecdb.errors import InvalidInput

@@ -14,9 +14,11 @@ from vecdb.cli.arguments import (
     Plain,
     Where,
     json_object,
+    lines_or_stdin,
     one_of,
     open_collection,
     parse_graph,
+    parse_near,
     parse_where,
     text_or_stdin,
 )
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from vecdb.types import Answer, Context, Hit, Hits
 
 MODES = ("auto", "vector", "text", "hybrid")
+METHODS = ("auto", "exact", "index", "grids")
 SELECTIONS = ("topk", "coverage", "mmr", "kcenter", "dpp")
 Select = Annotated[str, typer.Option(help="How hits are chosen: topk, or as a set by coverage, mmr, kcenter, dpp.")]
 Fuzzy = Annotated[bool, typer.Option("--fuzzy", help="Take words that no record has for the nearest that some have.")]
@@ -35,12 +38,19 @@ Graph = Annotated[
         help='Follow links: on, or beta=0.3, kinds=["cites"], hops=2, …, or all of them as JSON; may be repeated.'
     ),
 ]
+Near = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only what is near: geo=48.1,11.6,2km, day=2024-05-01,30d, price=100,20, or field=JSON with at, within, kernel, "
+        "scale; may be repeated."
+    ),
+]
 Question = Annotated[str, typer.Argument(help="The question; - reads it from standard input.")]
 Budget = Annotated[int, typer.Option("--budget", min=1, help="The most tokens that the passages may take.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (search, explain, context, ask):
+    for command in (search, groups, explain, context, ask):
         app.command()(command)
 
 
@@ -52,7 +62,7 @@ def search(
     mode: Mode = "auto",
     where: Where = None,
     offset: Annotated[int, typer.Option(min=0, help="Leave out so many of the best.")] = 0,
-    group_by: Annotated[
+    distinct: Annotated[
         str | None, typer.Option(help="At most one hit for each parent (or value of this key).")
     ] = None,
     select: Select = "topk",
@@ -60,6 +70,7 @@ def search(
         list[str] | None, typer.Option(help="A second look: maxsim, or JSON with its options; may be repeated.")
     ] = None,
     min_score: Annotated[float | None, typer.Option(help="Leave out hits with a lower score.")] = None,
+    near: Near = None,
     syntax: Annotated[str, typer.Option(help='plain, or query: "a phrase", pre*, AND, OR, NOT, title:word.')] = "plain",
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the index.")] = False,
     fuzzy: Fuzzy = False,
@@ -75,6 +86,7 @@ def search(
 
     \b
     vecdb search "vaccines in children" --where 'year=2020' -k 5 --plain
+    vecdb search "a quiet place" --near geo=48.14,11.58,2km --distinct parent
     vecdb search "vaccines in children" --graph beta=0.4 --graph 'kinds=["cites"]' --trace
     echo "slow nights" | vecdb search - --mode text | jq .id
     """
@@ -87,7 +99,8 @@ def search(
             mode=one_of(mode, MODES, "--mode"),
             where=parse_where(where),
             offset=offset,
-            group_by=group_by,
+            distinct=distinct,
+            near=parse_near(near),
             select=one_of(select, SELECTIONS, "--select"),
             rerank=[json_object(look, "--rerank") if look.startswith("{") else look for look in rerank or ()] or None,
             min_score=min_score,
@@ -119,6 +132,40 @@ def _shown(hit: Hit) -> str:
     return shorten(hit.text, 160) if hit.snippet is None else " ".join(hit.snippet.split())
 
 
+def groups(
+    queries: Annotated[
+        list[str], typer.Argument(help="Texts that a group is to be near to, all of them; - reads lines.")
+    ],
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many groups.")] = 10,
+    by: Annotated[str, typer.Option(help="What makes a group: parent, or a metadata key.")] = "parent",
+    method: Annotated[str, typer.Option(help="auto, exact, index, grids.")] = "auto",
+    where: Where = None,
+    plain: Plain = False,
+) -> None:
+    """Rank groups of records (documents, products) by how near each query is to some record of theirs.
+
+    \b
+    vecdb groups "side effects in children" "a trial with placebo" --plain
+    """
+    from vecdb.wire import group_hits_to_wire
+
+    with open_collection(db, collection) as docs:
+        found = docs.search_groups(
+            lines_or_stdin(queries), k, by=by, method=one_of(method, METHODS, "--method"), where=parse_where(where)
+        )
+    if plain:
+        rows = (
+            (hit.rank, hit.score, shorten(str(hit.group), 60), " ".join(match.id for match in hit.matches))
+            for hit in found
+        )
+        print_table(["rank", "score", "group", "records"], rows)
+    else:
+        for line in group_hits_to_wire(found)["hits"]:
+            emit(line)
+
+
 def explain(
     query: Annotated[str, typer.Argument(help="What would be looked for; - reads it from standard input.")],
     db: Db = DEFAULT_DB,
@@ -126,9 +173,10 @@ def explain(
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
     mode: Mode = "auto",
     where: Where = None,
-    group_by: Annotated[
+    distinct: Annotated[
         str | None, typer.Option(help="At most one hit for each parent (or value of this key).")
     ] = None,
+    near: Near = None,
     syntax: Annotated[str, typer.Option(help='plain, or query: "a phrase", pre*, AND, OR, NOT, title:word.')] = "plain",
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the index.")] = False,
     fuzzy: Fuzzy = False,
@@ -148,7 +196,8 @@ def explain(
             k=k,
             mode=one_of(mode, MODES, "--mode"),
             where=parse_where(where),
-            group_by=group_by,
+            distinct=distinct,
+            near=parse_near(near),
             syntax=one_of(syntax, ("plain", "query"), "--syntax"),
             exact=exact,
             fuzzy=fuzzy,

@@ -23,6 +23,7 @@ from vecdb.types import (
     CollectionStats,
     Context,
     Filter,
+    GroupHits,
     Hits,
     Link,
     Metric,
@@ -305,6 +306,17 @@ def search(name: str, query: str | ArrayLike | None, vector: ArrayLike | None, o
             name, "search/batch", body, lambda value: [wire.hits_from_wire(hits) for hits in value["results"]]
         )
     return _asking(name, "search", body, wire.hits_from_wire)
+
+
+def search_groups(name: str, queries: Any, options: Wire) -> Call[GroupHits]:
+    asked, is_batch = _query(queries, None)
+    if not is_batch:  # of one vector
+        asked = (
+            {"queries": [asked["query"]]} if "query" in asked else {"query_vectors_base64": [asked["vector_base64"]]}
+        )
+    if "where" in options:
+        options["where"] = wire.filter_to_wire(options["where"])
+    return _asking(name, "search/groups", {**asked, **options}, wire.group_hits_from_wire)
 
 
 def why_not(name: str, id: str, query: str | ArrayLike | None, vector: ArrayLike | None, options: Wire) -> Call[WhyNot]:
@@ -597,7 +609,7 @@ def _search_options(options: Wire) -> Wire:
         options["select"] = wire.selection_to_wire(options["select"])
     if "synonyms" in options:
         options["synonyms"] = checked_synonyms(options["synonyms"], InvalidQuery)
-    for part in ("prefetch", "boosts", "recommend", "discover", "plan", "params"):
+    for part in ("prefetch", "near", "boosts", "recommend", "discover", "plan", "params"):
         if part in options:
             options[part] = as_data(options[part])
     if isinstance(options.get("snippets"), SnippetOptions):

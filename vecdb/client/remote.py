@@ -18,6 +18,8 @@ from vecdb.types import (
     CollectionStats,
     Context,
     Filter,
+    GroupHits,
+    GroupMethod,
     Hits,
     Link,
     Metric,
@@ -383,6 +385,22 @@ class RemoteCollection:
         """
         asked = calls.given(cursor=cursor, model=model, **options)
         return self._database.send(calls.search(self.name, query, vector, asked))
+
+    def search_groups(
+        self,
+        queries: str | Sequence[str] | ArrayLike,
+        k: int = 10,
+        *,
+        by: str = "parent",
+        method: GroupMethod = "auto",
+        where: Filter | None = None,
+        reach: float | None = None,
+        shape: float | None = None,
+        model: str | None = None,
+    ) -> GroupHits:
+        """As Collection.search_groups: the k groups of records that are near all of a set of query vectors."""
+        asked = calls.given(k=k, by=by, method=method, where=where, reach=reach, shape=shape, model=model)
+        return self._database.send(calls.search_groups(self.name, queries, asked))
 
     def recommend(
         self,

@@ -20,18 +20,20 @@ from vecdb.adaptation.kept import KeptMap
 from vecdb.definition import Definition
 from vecdb.embedding.base import DEFAULT_MODEL
 from vecdb.errors import InvalidInput, InvalidQuery
-from vecdb.filters import And, Node
+from vecdb.filters import Node
 from vecdb.metadata import decode
 from vecdb.query.boosting import Booster
+from vecdb.query.distinct import Crowds, spread
 from vecdb.query.fusion import Adaptive, Share, fuse
 from vecdb.query.graph import GraphStage
 from vecdb.query.graph_options import GraphOptions
+from vecdb.query.near import both
 from vecdb.query.ranking import Ranking, Rows
 from vecdb.query.request import VECTOR_FIELD, Query, SearchOptions, SearchPlan, cursor_to
 from vecdb.query.retrieval import Retrieval
 from vecdb.query.second_look import SecondLook
 from vecdb.query.selection import Covered, Pool, Selection, name_of
-from vecdb.query.selection.grouping import grouped
+from vecdb.query.selection.grouping import first_of_each, roomy
 from vecdb.query.shown import Shown
 from vecdb.query.terms import Marks, QueryTerms
 from vecdb.relevance import LOOKED_AT, no_answer
@@ -121,7 +123,7 @@ class Engine:
         self.adapter = KeptMap(store, definition)
         self._graph = graph
         self.retrieval = retrieval
-        self._second_look = SecondLook(self._load, definition, retrieval)
+        self._second_look = SecondLook(self._load, self.roomy, definition, retrieval)
 
     def run(self, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
         """The hits of each query. One that lost candidates to a write meanwhile is asked again: it could lack a record
@@ -140,7 +142,7 @@ class Engine:
         """Each query taken through all stages, up to but not including the cut to one page. around: a filter that holds besides
         the options' own.
         """
-        where = both(around, options.condition)
+        where = both(around, options.admitted)
         shown = self.shown(options)
         courses = [Course(query if shown is None else shown.asked(query), where, shown) for query in queries]
         for number, step in enumerate(options.steps):
@@ -157,6 +159,9 @@ class Engine:
                 course.lists = [ranking for ranking, _ in course.prefetched]
             elif shown is not None:
                 course.lists = [shown.without(ranking) for ranking in course.lists]
+        if options.distinct is not None and not options.steps:
+            for course in courses:
+                self._spread(course, depth, options)
         if len(stages) > 1:
             self._fuse(courses, options)
         if options.overlay is not None:
@@ -304,6 +309,47 @@ class Engine:
             course.lists.append(ranking)
             course.report("text", len(ranking), since, found.detail)
 
+    def _spread(self, course: Course, depth: int, options: SearchOptions) -> None:
+        """First-stage lists of one query go on until enough different groups are in them."""
+        assert options.distinct is not None
+        crowds, shown = self.crowds(options.distinct), course.shown
+        for place, ranking in enumerate(course.lists):
+            asked = depth if shown is None else min(depth, len(ranking))  # examples were taken out of it
+            course.lists[place] = spread(
+                ranking, asked, options.wanted, options.per_group, crowds, self._again(course, ranking.name, options)
+            )
+
+    def _again(self, course: Course, name: str, options: SearchOptions) -> Callable[[int, Rows], Ranking]:
+        """The search for one first-stage list, made again without some rows."""
+        retrieval, query, shown = self.retrieval, course.query, course.shown
+
+        def search(depth: int, without: Rows) -> Ranking:
+            if shown is not None:
+                without = np.union1d(without, shown.rows)
+            if name == "text":
+                found = retrieval.by_text([query.text or ""], depth, course.where, options, without=without)
+            elif shown is not None and shown.vector is None:
+                found, _ = retrieval.by_examples(
+                    shown.examples, shown.vectors, depth, course.where, options, without=without
+                )
+            else:
+                assert query.vector is not None
+                found = retrieval.by_vector(query.vector[None], depth, course.where, options, without=without)
+                known = course.recall is not None and found.recalls is not None
+                course.recall = min(course.recall, found.recalls[0]) if known else None  # type: ignore
+            return found.rankings[0]
+
+        return search
+
+    def crowds(self, by: str) -> Crowds:
+        """Which records belong together, in the newest state."""
+        return Crowds(self.retrieval.columns(), by)
+
+    def roomy(self, rows: Rows, size: int, options: SearchOptions) -> Rows:
+        """Places of the best `size` of these rows that leave enough different groups."""
+        assert options.distinct is not None
+        return roomy(self.crowds(options.distinct).of(rows), size, options.wanted, options.per_group)
+
     def with_vectors(self, queries: Sequence[Query]) -> list[Query]:
         """The same with a vector each: their texts embedded together, and mapped if the collection keeps an adapter. A vector
         that was given is taken as it is.
@@ -360,7 +406,7 @@ class Engine:
             course.report("min_score", len(good), since, {"min_score": options.min_score})
         if options.selector is not None:
             self._select(course, options)
-        if options.group_by is not None:
+        if options.distinct is not None:
             self._group(course, options)
 
     def _boost(self, course: Course, booster: Booster) -> None:
@@ -375,9 +421,12 @@ class Engine:
         since = time.perf_counter()
         selector = options.selector
         assert selector is not None
-        ranking = course.last.first(max(selector.pool, options.wanted))
+        size = max(selector.pool, options.wanted)
+        ranking = course.last.first(size)
+        if options.distinct is not None:
+            ranking = course.last.taken(self.roomy(course.last.rows, size, options))
         pool = Pool.of(ranking.scores, self.retrieval.vectors_of(ranking.rows.tolist()))
-        selection = selector.choose(pool, len(pool) if options.group_by is not None else options.wanted)
+        selection = selector.choose(pool, len(pool) if options.distinct is not None else options.wanted)
         ends = min(options.offset + options.k, len(selection.places))
         covered = selection.covered(ends) if selection.covered is not None and ends else None
         course.chosen = Chosen(ranking, selection, covered)
@@ -390,13 +439,10 @@ class Engine:
 
     def _group(self, course: Course, options: SearchOptions) -> None:
         since = time.perf_counter()
-        assert options.group_by is not None
-        rows = course.last.rows.tolist()
-        self._load(course, rows)
-        groups = [group_of(course.records.get(row), options.group_by) for row in rows]
-        places = grouped(groups, options.per_group)
+        assert options.distinct is not None
+        places = first_of_each(self.crowds(options.distinct).of(course.last.rows), options.per_group)
         course.stages.append(course.last.taken(places, "group"))
-        course.report("group", len(places), since, {"by": options.group_by, "per_group": options.per_group})
+        course.report("group", len(places), since, {"by": options.distinct, "per_group": options.per_group})
 
     # -- hits --------------------------------------------------------------------------------------------------------------
 
@@ -485,13 +531,6 @@ def prefetch_name(number: int) -> str:
     return f"prefetch[{number}]"
 
 
-def both(a: Node | None, b: Node | None) -> Node | None:
-    """The filter that two make."""
-    if a is None or b is None:
-        return b if a is None else a
-    return And((a, b))
-
-
 def _page(ranking: Ranking, offset: int, k: int) -> tuple[Rows, Any]:
     return ranking.rows[offset : offset + k], ranking.scores[offset : offset + k]
 
@@ -518,17 +557,3 @@ def _steps(
         share = shares.get(ranking.name)
         weight, added = (None, None) if share is None else (share.weight, float(share.scores[place]))
         yield TraceStep(ranking.name, rank, score, weight, added, details.get(ranking.name, {}).get(row, {}))
-
-
-def group_of(record: StoredRecord | None, key: str) -> str | None:
-    """What a record is grouped by: its parent, or the value of a metadata key (dots go into nested ones)."""
-    if record is None:
-        return None
-    if key == "parent":
-        return record.parent
-    value: Any = decode(record.metadata)
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return f"{type(value).__name__}:{value}"

@@ -17,8 +17,9 @@ from vecdb.errors import InvalidInput
 from vecdb.filters import Node
 from vecdb.index.base import Mask
 from vecdb.memory import Snapshot
-from vecdb.query.engine import Engine, both, prefetch_name
+from vecdb.query.engine import Engine, prefetch_name
 from vecdb.query.examples import SCANNED
+from vecdb.query.near import both
 from vecdb.query.plan_data import as_data
 from vecdb.query.request import Query, SearchOptions
 from vecdb.query.second_look import rerank_name
@@ -27,6 +28,7 @@ from vecdb.types import Plan, PlannedStage
 
 _WHY = {
     "exact": "exact=True was given",
+    "near": "near was given without ef or target_recall, so all that it admits is measured, by codes where there is a graph",
     "device": "the database was opened with a GPU as its device, which measures everything",
     "no index": "there is no index yet; it is made once there are enough vectors",
     "exact index": "the kernels are not compiled yet, so every vector of the index is measured",
@@ -44,11 +46,11 @@ def plan_of(
     shown = engine.shown(options)
     query = query if shown is None else shown.asked(query)
     lists = engine.stages_of(query, options)
-    where = both(around, options.condition)
+    where = both(around, options.admitted)
     snapshot, allowed, live = engine.retrieval.snapshot_of(where)
     depth = options.depth(len(lists)) + (0 if shown is None else len(shown.rows))
     stages: list[PlannedStage] = []
-    if options.condition is not None:
+    if options.admitted is not None:
         stages.append(_filter(snapshot, allowed, live))
     for number, step in enumerate(options.steps):
         with InvalidInput.under(prefetch_name(number)):
@@ -103,8 +105,12 @@ def _vector(
         return PlannedStage("vector", "sqlite scan", why, cost, detail)
     detail |= {"indexed": len(view.index_slots), "tail": len(view.tail_slots)}
     way, cost = view.forecast(
-        depth, allowed=allowed, exact=options.exact, ef=options.ef, target_recall=options.target_recall
+        depth, allowed=allowed, exact=options.is_exact, ef=options.ef, target_recall=options.target_recall
     )
+    if way == "exact" and not options.exact:
+        way = "near"
+    if options.weighs:
+        detail["weights"] = {near.field: near.kernel for near in options.nearby if near.kernel is not None}
     name = f"{view.index.kind} {way}" if view.index is not None and way.endswith("walk") else "scan"
     return PlannedStage("vector", name, _WHY[way], cost, detail)
 
@@ -146,8 +152,8 @@ def _after(lists: tuple[str, ...], options: SearchOptions) -> Iterator[PlannedSt
     if (selector := options.selector) is not None:
         pool = {"pool": max(selector.pool, options.wanted)}
         yield PlannedStage("select", name_of(selector), "select was given", None, pool)
-    if options.group_by is not None:
-        groups = {"by": options.group_by, "per_group": options.per_group}
-        yield PlannedStage("group", "best of each", "group_by was given", None, groups)
+    if options.distinct is not None:
+        groups = {"by": options.distinct, "per_group": options.per_group}
+        yield PlannedStage("group", "best of each", "distinct was given", None, groups)
     page = {"k": options.k, "offset": options.offset}
     yield PlannedStage("page", "cut", "only these are wanted", None, page)

@@ -21,6 +21,7 @@ from vecdb.query.boost_options import Boost, boosts_of
 from vecdb.query.examples import Discover, Examples, Recommend, discover_of, recommend_of
 from vecdb.query.fusion import Fusion, fusion_of
 from vecdb.query.graph_options import GraphOptions, graph_of
+from vecdb.query.near import Nearby, both, constraint, nearby_of
 from vecdb.query.selection import MOST_IN_POOL, Selector, name_of, selector_of
 from vecdb.query.snippets import SnippetOptions
 from vecdb.rerank.kinds import RerankSpec, Stage, stages_of
@@ -48,8 +49,9 @@ class SearchKeywords(TypedDict, total=False):
     target_recall: float | None
     fusion: str | Mapping[str, Any] | Fusion
     syntax: Syntax
-    group_by: str | None
+    distinct: str | None
     per_group: int
+    near: Mapping[str, Any] | None
     select: str | Mapping[str, Any] | Selector
     min_score: float | None
     offset: int
@@ -81,8 +83,9 @@ class SearchOptions:
     target_recall: float | None = None
     fusion: str | Mapping[str, Any] | Fusion = "auto"
     syntax: Syntax = "plain"
-    group_by: str | None = None
+    distinct: str | None = None
     per_group: int = 1
+    near: Mapping[str, Any] | None = None
     select: str | Mapping[str, Any] | Selector = "topk"
     min_score: float | None = None
     offset: int = 0
@@ -120,6 +123,8 @@ class SearchOptions:
         if self.where is not None:
             with InvalidInput.under("where"):
                 _ = self.condition
+        if self.near is not None:
+            self._check_near()
         if self.boosts or self.prefetch or self.recommend is not None or self.discover is not None:
             self._check_parts()
         if self.fusion != "auto":
@@ -153,6 +158,16 @@ class SearchOptions:
                 f"there are {_count(self)} prefetches in all; at most {MOST_PREFETCHES} are taken", path="prefetch"
             )
 
+    def _check_near(self) -> None:
+        with InvalidInput.under("near"):
+            nearby = self.nearby
+        if self.prefetch and self.mode == "auto" and any(near.kernel is not None for near in nearby):
+            raise InvalidQuery(
+                "near has a kernel, which weighs the scores that this search gives, but it only joins those of its prefetches; "
+                "give near to them, or say mode='vector'",
+                path="near",
+            )
+
     def _check_words(self) -> None:
         if self.synonyms is not None:
             with InvalidInput.under("synonyms"):
@@ -183,6 +198,26 @@ class SearchOptions:
     def condition(self) -> Node | None:
         """The filter, parsed; None if it admits everything. Raises InvalidFilter."""
         return None if self.where is None or self.where == {} else parse(self.where)
+
+    @property
+    def nearby(self) -> tuple[Nearby, ...]:
+        """What records are to be near to; none if that plays no part. Raises InvalidQuery."""
+        return nearby_of(self.near)
+
+    @property
+    def admitted(self) -> Node | None:
+        """What hits must satisfy, as it is now: the filter, and to be near; None if all do."""
+        return both(self.condition, constraint(self.nearby))
+
+    @property
+    def weighs(self) -> bool:
+        """Whether nearness has a weight in the scores."""
+        return self.near is not None and any(near.kernel is not None for near in self.nearby)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all that may be hits are measured. Those near a place are, unless it is said how many may be missed."""
+        return self.exact or (self.near is not None and self.ef is None and self.target_recall is None)
 
     @property
     def selector(self) -> Selector | None:
@@ -247,8 +282,8 @@ class SearchOptions:
 
     @property
     def reranked(self) -> int:
-        """Candidates that a reranker must give back: the hits, or all that boosts may still bring up."""
-        return self.depth(1) if self.boosts else self.wanted
+        """Candidates that a reranker must give back: the hits, or all that boosts may still bring up, or groups leave over."""
+        return self.depth(1) if self.boosts or self.distinct is not None else self.wanted
 
     def depth(self, lists: int) -> int:
         """How many candidates each first-stage list must give."""
@@ -263,7 +298,7 @@ class SearchOptions:
             depth = max(depth, 100, self.overlay.seeds)
         if self.boosts:
             depth = max(depth, 100, 4 * self.wanted)
-        if self.group_by is not None:
+        if self.distinct is not None:
             depth = max(depth, 200, 10 * self.wanted * self.per_group)
         return depth
 
@@ -381,7 +416,7 @@ def fingerprint(query: Query, options: SearchOptions) -> str:
         options.mode,
         repr(options.condition),
         options.syntax,
-        options.group_by,
+        options.distinct,
         options.min_score,
         None if options.selector is None else name_of(options.selector),
         repr(options.synonyms),
@@ -389,6 +424,8 @@ def fingerprint(query: Query, options: SearchOptions) -> str:
     ]
     if options.field != VECTOR_FIELD:
         parts.append(options.field)
+    if options.near is not None:
+        parts.append(options.nearby)
     if options.overlay is not None:
         parts.append(options.overlay)
     if options.lifts or options.examples is not None:

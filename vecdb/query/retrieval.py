@@ -22,6 +22,7 @@ from vecdb.memory import Memory, Part, Snapshot
 from vecdb.query.cold import ColdScan
 from vecdb.query.examples import SCANNED, Examples
 from vecdb.query.fusion import Evidence
+from vecdb.query.near import Nearby, best_weighed, weighed_ranking, weights_of
 from vecdb.query.ranking import Ranking, Rows, Scores, ranked
 from vecdb.query.request import VECTOR_FIELD, SearchOptions
 from vecdb.query.snippets import SnippetOptions, snippet
@@ -39,8 +40,10 @@ from vecdb.words import Analyzer
 _COLD_BATCH = 4
 _MOST_COLD_WEIGHTS = 100  # SQLite joins no more than 500 queries into one
 _GROUP = 64
+_ALL = 2**31  # more candidates than there are records
 _POOL = 1_000  # nearest of each example, where not all records are measured
 _MEASURED_AT_ONCE = 8_192
+_CEILINGS: dict[Metric, float] = {"cosine": 1.0 + 1e-6, "l2": 0.0, "ip": np.inf}  # of scores by vector
 _LEAST_SCORE = float(np.finfo(np.float32).tiny)
 
 
@@ -108,18 +111,29 @@ class Retrieval:
 
     # -- by vector ---------------------------------------------------------------------------------------------------------
 
-    def by_vector(self, queries: Matrix, depth: int, where: Node | None, options: SearchOptions) -> Found:
-        """The depth nearest records for each of (B, D) queries."""
+    def by_vector(
+        self,
+        queries: Matrix,
+        depth: int,
+        where: Node | None,
+        options: SearchOptions,
+        *,
+        without: Rows | None = None,
+    ) -> Found:
+        """The depth nearest records for each of (B, D) queries. without: rows that are passed over, here and below."""
         if options.field != VECTOR_FIELD:
-            return self._nodes_like(queries, depth, where)
+            like = self._nodes_like(queries, _ALL if options.weighs else depth, where, without)
+            return replace(like, rankings=[self._weigh(ranking, options, depth) for ranking in like.rankings])
+        if options.weighs:
+            return self._weighed_vectors(queries, depth, where, options, without)
         if self._memory.newest().vectors is None and len(queries) <= _COLD_BATCH:
-            found = self._vectors_from_file(queries, depth, where)
+            found = self._vectors_from_file(queries, depth, where, without)
             if found is not None:
                 return found
-        return self._vectors_from_memory(queries, depth, where, options)
+        return self._vectors_from_memory(queries, depth, where, options, without)
 
-    def _vectors_from_file(self, queries: Matrix, depth: int, where: Node | None) -> Found | None:
-        rows = self._rows(where)
+    def _vectors_from_file(self, queries: Matrix, depth: int, where: Node | None, without: Rows | None) -> Found | None:
+        rows = self._rows(where, without)
         rankings = [self._cold.vectors(query, depth, rows) for query in queries]
         self._wish("vectors")
         if any(ranking is None for ranking in rankings):
@@ -127,8 +141,10 @@ class Retrieval:
         found = [ranking for ranking in rankings if ranking is not None]
         return Found(found, {"engine": "sqlite", "exact": True}, [1.0] * len(found))
 
-    def _vectors_from_memory(self, queries: Matrix, depth: int, where: Node | None, options: SearchOptions) -> Found:
-        snapshot, allowed, live = self._allowed(where, "vectors")
+    def _vectors_from_memory(
+        self, queries: Matrix, depth: int, where: Node | None, options: SearchOptions, without: Rows | None
+    ) -> Found:
+        snapshot, allowed, live = self._allowed(where, "vectors", without=without)
         view = snapshot.vectors
         assert view is not None
         depth = min(depth, max(len(view), 1))
@@ -138,6 +154,7 @@ class Retrieval:
             allowed=allowed,
             live=live,
             exact=options.exact,
+            every=options.is_exact,
             ef=options.ef,
             target_recall=options.target_recall,
             threads=1 if len(queries) == 1 else None,
@@ -147,7 +164,7 @@ class Retrieval:
             found = slots >= 0
             scores = scores_of(distances[found], self._definition.config.metric)
             rankings.append(Ranking("vector", snapshot.rows[slots[found]], scores))
-        exact = options.exact or view.index is None or view.index.kind == "exact" or view.scan is not None
+        exact = options.is_exact or view.index is None or view.index.kind == "exact" or view.scan is not None
         detail: dict[str, Any] = {
             "engine": "exact" if exact else view.index.kind if view.index else "exact",
             "exact": exact,
@@ -163,10 +180,66 @@ class Retrieval:
         recalls = [1.0] * len(queries) if exact else None if nearest.recall is None else nearest.recall.tolist()
         return Found(rankings, detail, recalls)
 
-    def _nodes_like(self, queries: Matrix, depth: int, where: Node | None) -> Found:
+    def _weighed_vectors(
+        self, queries: Matrix, depth: int, where: Node | None, options: SearchOptions, without: Rows | None
+    ) -> Found:
+        """The same by scores that nearness weighs."""
+        snapshot, allowed, live = self._allowed(where, "vectors", "attributes", without=without)
+        view, metric = snapshot.vectors, self._definition.config.metric
+        assert view is not None
+        assert snapshot.attributes is not None
+        weights = weights_of(options.nearby, snapshot.attributes)
+        if allowed is None:
+            allowed = np.ones(len(snapshot.rows), np.bool_) if live is None else live
+        work = [0]
+        rankings = []
+        for query in queries:
+
+            def search(mask: Mask, count: int, query: Vector = query) -> tuple[Rows, Scores]:
+                nearest = view.search(
+                    query[None],
+                    count,
+                    allowed=mask,
+                    live=live,
+                    exact=options.exact,
+                    every=options.is_exact,
+                    ef=options.ef,
+                    target_recall=options.target_recall,
+                    threads=1,
+                )
+                work[0] += nearest.work
+                found = nearest.slots[0] >= 0
+                return nearest.slots[0][found], scores_of(nearest.distances[0][found], metric)
+
+            slots, scores = best_weighed(search, weights, allowed, depth, _CEILINGS[metric])
+            rankings.append(Ranking("vector", snapshot.rows[slots], scores))
+        detail = {"engine": "exact", "exact": options.is_exact, "way": "by weight", "distances": work[0]}
+        return Found(rankings, detail, [1.0] * len(queries) if options.is_exact else None)
+
+    def nearness(self, row: int, near: Nearby) -> tuple[float, float]:
+        """How far a record is, and what that weighs."""
+        snapshot = self.columns()
+        assert snapshot.attributes is not None
+        slot, now = int(snapshot.slots_of(np.array([row]))[0]), time.time()
+        if slot < 0:
+            return np.inf, 0.0
+        away = snapshot.attributes.distances(near.field, near.place.at(now))
+        return float(away[slot]), float(near.weights(snapshot.attributes, now)[slot])
+
+    def _weigh(self, ranking: Ranking, options: SearchOptions, depth: int) -> Ranking:
+        """A whole list by scores that nearness weighs, as it is if it plays no part."""
+        if not options.weighs:
+            return ranking.first(depth)
+        snapshot = self.columns()
+        assert snapshot.attributes is not None
+        slots = snapshot.slots_of(ranking.rows)
+        weights = weights_of(options.nearby, snapshot.attributes)
+        return weighed_ranking(ranking, np.where(slots >= 0, weights[slots], 0.0), depth)
+
+    def _nodes_like(self, queries: Matrix, depth: int, where: Node | None, without: Rows | None) -> Found:
         """The same among the vectors that were derived from links: all of them are looked at."""
         rows, vectors = self._nodes.current()
-        snapshot, allowed, live = self._allowed(where)
+        snapshot, allowed, live = self._allowed(where, without=without)
         slots = snapshot.slots_of(rows)
         within = live if allowed is None else allowed
         mask = slots >= 0
@@ -195,18 +268,26 @@ class Retrieval:
                 continue
             found = exact_search(vectors[mine], query[None], len(mine), metric)
             scores = scores_of(found.distances[0], metric)
-            rankings.append(Ranking("vector", rows[mine[found.positions[0]]], scores))
+            whole = Ranking("vector", rows[mine[found.positions[0]]], scores)
+            rankings.append(self._weigh(whole, options, len(mine)))
         return Found(rankings, {"engine": "exact", "exact": True, "way": "prefetched"}, [1.0] * len(pools))
 
     def by_examples(
-        self, examples: Examples, vectors: Matrix, depth: int, where: Node | None, options: SearchOptions
+        self,
+        examples: Examples,
+        vectors: Matrix,
+        depth: int,
+        where: Node | None,
+        options: SearchOptions,
+        *,
+        without: Rows | None = None,
     ) -> tuple[Found, Likeness]:
         """The depth best records by examples whose vectors are given (E, D), and how like them each is that was measured."""
-        rows = self._with_vectors(where, options.field)
+        rows = self._with_vectors(where, options.field, without)
         detail: dict[str, Any] = {"engine": "exact", "way": "scan", "exact": True}
         recalls: list[float] | None = [1.0]
-        if len(rows) > SCANNED and not options.exact:
-            near = self.by_vector(vectors[examples.near], max(depth, _POOL), where, options)
+        if len(rows) > SCANNED and not options.is_exact:
+            near = self.by_vector(vectors[examples.near], max(depth, _POOL), where, options, without=without)
             rows = np.unique(np.concatenate([ranking.rows for ranking in near.rankings]))
             detail = {**near.detail, "way": "pool", "exact": False}
             recalls = None
@@ -225,7 +306,8 @@ class Retrieval:
             kept.append(block[known])
             parts.append(similarities(found, vectors, metric))
         likeness = Likeness(np.concatenate(kept), np.concatenate(parts))
-        return ranked("vector", likeness.rows, examples.scores(likeness.similarities)), likeness
+        whole = ranked("vector", likeness.rows, examples.scores(likeness.similarities))
+        return self._weigh(whole, options, len(whole)), likeness
 
     def vectors_among(self, rows: Rows, field: str = VECTOR_FIELD) -> tuple[Rows, Matrix]:
         """Which of rows (m,), ascending, have a vector in this field: their places (p,), and the vectors (p, D)."""
@@ -247,9 +329,9 @@ class Retrieval:
         width = self._definition.config.dimension or 0
         return having, np.stack(matrix) if matrix else np.zeros((0, width), np.float32)
 
-    def _with_vectors(self, where: Node | None, field: str) -> Rows:
+    def _with_vectors(self, where: Node | None, field: str, without: Rows | None) -> Rows:
         """The rows, ascending, that the filter admits and that have a vector."""
-        snapshot, allowed, live = self._allowed(where, "vectors")
+        snapshot, allowed, live = self._allowed(where, "vectors", without=without)
         within = live if allowed is None else allowed
         if within is None:
             within = snapshot.live
@@ -281,23 +363,28 @@ class Retrieval:
         where: Node | None,
         options: SearchOptions,
         pools: Sequence[Rows] | None = None,
+        *,
+        without: Rows | None = None,
     ) -> Found:
         """The depth best records by BM25 for each query. pools: instead of all, those among which each looks."""
+        first = _ALL if options.weighs else depth
         if options.syntax == "query":
             readable = [with_columns(q.encode(errors="replace").decode(), self._tables.columns) for q in queries]
-            asked = zip(readable, self._among(where, pools))
-            rankings = [self._cold.words([(1.0, q)] if q.strip() else [], depth, rows) for q, rows in asked]
-            return Found(rankings, {"engine": "fts5"})
+            asked = zip(readable, self._among(where, pools, without))
+            rankings = [self._cold.words([(1.0, q)] if q.strip() else [], first, rows) for q, rows in asked]
+            return Found([self._weigh(ranking, options, depth) for ranking in rankings], {"engine": "fts5"})
         with self._store.read() as db:
             analyzer = Analyzer(db, self._text)
             thesaurus = self._thesaurus(options, analyzer)
             terms = [terms_of(query, analyzer, thesaurus, self._unasked) for query in queries]
         matches = [query.matches for query in terms]
         if self._memory.newest().words is not None or self._needs_memory(matches, options):
-            return self._words_from_memory(terms, depth, where, options, pools)
-        rankings = [self._cold.words(match, depth, rows) for match, rows in zip(matches, self._among(where, pools))]
+            return self._words_from_memory(terms, depth, where, options, pools, without)
+        among = self._among(where, pools, without)
+        rankings = [self._cold.words(match, first, rows) for match, rows in zip(matches, among)]
         self._wish("words")
-        return Found(rankings, {"engine": "fts5"}, terms=terms)
+        weighed = [self._weigh(ranking, options, depth) for ranking in rankings]
+        return Found(weighed, {"engine": "fts5"}, terms=terms)
 
     def _needs_memory(self, matches: Sequence[Sequence[object]], options: SearchOptions) -> bool:
         """FTS5 has no vocabulary at hand to correct words by, counts expired records in its document frequencies, and is asked
@@ -313,8 +400,9 @@ class Retrieval:
         where: Node | None,
         options: SearchOptions,
         pools: Sequence[Rows] | None = None,
+        without: Rows | None = None,
     ) -> Found:
-        snapshot, allowed, live = self._allowed(where, "words")
+        snapshot, allowed, live = self._allowed(where, "words", without=without)
         words = snapshot.words
         assert words is not None
         if options.fuzzy:
@@ -330,7 +418,8 @@ class Retrieval:
                 slots = snapshot.slots_of(pool)
                 slots = slots[slots >= 0]
                 scores = _only(scores, slots)
-            rankings.append(_best(scores, depth, snapshot))
+            best = _best(scores, _ALL if options.weighs else depth, snapshot)
+            rankings.append(self._weigh(best, options, depth))
         return Found(rankings, {"engine": "memory"}, terms=queries)
 
     def forecast_text(self, query: str, options: SearchOptions) -> TextForecast:
@@ -421,23 +510,37 @@ class Retrieval:
         """The newest state, with what of it is loaded; the slots that the filter admits; those that are visible at all."""
         return self._allowed(where)
 
+    def with_columns(self, where: Node | None) -> tuple[Snapshot, Mask | None, Mask | None]:
+        """The same with vectors and typed columns."""
+        return self._allowed(where, "attributes", "vectors")
+
     def columns(self) -> Snapshot:
         """The newest state with its typed columns."""
         return self._memory.current("attributes")
 
-    def _among(self, where: Node | None, pools: Sequence[Rows] | None) -> Iterable[Rows | None]:
+    def _among(self, where: Node | None, pools: Sequence[Rows] | None, without: Rows | None) -> Iterable[Rows | None]:
         """For each query the rows to look at; None for all."""
-        return repeat(self._rows(where)) if pools is None else pools
+        return repeat(self._rows(where, without)) if pools is None else pools
 
-    def _rows(self, where: Node | None) -> Rows | None:
+    def _rows(self, where: Node | None, without: Rows | None = None) -> Rows | None:
         """The rows that a filter admits; None without one."""
-        if where is None:
+        if where is None and without is None:
             return None
-        snapshot, allowed, _ = self._allowed(where)
+        snapshot, allowed, _ = self._allowed(where, without=without)
         return snapshot.rows[allowed]
 
-    def _allowed(self, where: Node | None, *parts: Part) -> tuple[Snapshot, Mask | None, Mask | None]:
+    def _allowed(
+        self, where: Node | None, *parts: Part, without: Rows | None = None
+    ) -> tuple[Snapshot, Mask | None, Mask | None]:
         """A snapshot with parts; the slots that the filter admits (None without a filter); the slots that are visible at all."""
+        if without is not None:
+            snapshot, allowed, live = self._allowed(where, *parts)
+            if allowed is None:
+                allowed = np.ones(len(snapshot.rows), np.bool_) if live is None else live
+            allowed = allowed.copy()
+            slots = snapshot.slots_of(without)
+            allowed[slots[slots >= 0]] = False
+            return snapshot, allowed, live
         if where is None:
             snapshot = self._memory.current(*parts)
             live = snapshot.visible(time.time())

@@ -19,7 +19,7 @@ import numpy as np
 from vecdb.definition import Definition
 from vecdb.errors import InvalidQuery
 from vecdb.metadata import decode
-from vecdb.query.ranking import Ranking
+from vecdb.query.ranking import Ranking, Rows
 from vecdb.query.request import VECTOR_FIELD, SearchOptions
 from vecdb.query.retrieval import Retrieval
 from vecdb.rerank.base import Candidate, Context, Limit, Limits, Reranked, Task
@@ -49,10 +49,17 @@ def rerank_name(number: int) -> str:
 
 
 class SecondLook:
-    """load: reads the records of rows into a course."""
+    """load: reads the records of rows into a course. roomy: places of the best of some rows that leave enough groups."""
 
-    def __init__(self, load: Callable[[Course, list[int]], None], definition: Definition, retrieval: Retrieval) -> None:
+    def __init__(
+        self,
+        load: Callable[[Course, list[int]], None],
+        roomy: Callable[[Rows, int, SearchOptions], Rows],
+        definition: Definition,
+        retrieval: Retrieval,
+    ) -> None:
         self._load = load
+        self._roomy = roomy
         self._definition = definition
         self._retrieval = retrieval
 
@@ -73,7 +80,7 @@ class SecondLook:
         running = CANCELLABLE.get()
         if running is not None:
             running.add(limit)
-        pools: Sequence[_Pool] = [self._pool(course, stage, options.depth(1)) for course in courses]
+        pools: Sequence[_Pool] = [self._pool(course, stage, options) for course in courses]
         answers = self._answers(courses, pools, stage, limit, wanted)
         more: dict[str, Any] = {}
         if stage.reranker.refines:
@@ -81,10 +88,13 @@ class SecondLook:
         for course, pool, answer in zip(courses, pools, answers):
             self._finish(course, stage, name, pool, answer, wanted, since, more)
 
-    def _pool(self, course: Course, stage: Stage, depth: int) -> _Pool:
-        self._load(course, course.last.first(depth).rows.tolist())
-        rows = course.last.first(depth).rows.tolist()
-        live = course.last.taken([place for place, row in enumerate(rows) if row in course.records])
+    def _pool(self, course: Course, stage: Stage, options: SearchOptions) -> _Pool:
+        best = course.last.first(options.depth(1))
+        if options.distinct is not None:
+            best = course.last.taken(self._roomy(course.last.rows, options.depth(1), options))
+        rows = best.rows.tolist()
+        self._load(course, rows)
+        live = best.taken([place for place, row in enumerate(rows) if row in course.records])
         return self._made(course, stage, live)
 
     def _made(self, course: Course, stage: Stage, live: Ranking) -> _Pool:

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from vecdb.errors import InvalidQuery, VecdbError
 from vecdb.filters import And, Node, conjuncts, describe
-from vecdb.query.engine import Course, Engine, both, group_of, prefetch_name
+from vecdb.query.engine import Course, Engine, prefetch_name
 from vecdb.query.fusion import Adaptive, ZScore
+from vecdb.query.near import both
 from vecdb.query.plan_data import as_data
 from vecdb.query.ranking import Ranking
 from vecdb.query.request import MOST_HITS, Query, SearchOptions, SearchPlan
@@ -86,7 +89,12 @@ class _Search:
         self._around = around
 
     def miss(self, options: SearchOptions) -> _Miss:
-        return self._by_filter(options) or self._by_examples(options) or self._by_lists(options)
+        return (
+            self._by_filter(options)
+            or self._by_distance(options)
+            or self._by_examples(options)
+            or self._by_lists(options)
+        )
 
     def remedy(self, options: SearchOptions, miss: _Miss) -> Change | None:
         """Options with which the record is a hit; None if there are none."""
@@ -157,6 +165,25 @@ class _Search:
         left = json.loads(describe(And(passing))) if passing else None
         return _Miss("filter", f"its metadata does not satisfy {' and '.join(failing)}", {"where": left})
 
+    def _by_distance(self, options: SearchOptions) -> _Miss | None:
+        """A record that is too far away; what brings it in is the distance that reaches it."""
+        for near in options.nearby:
+            away, weight = self._engine.retrieval.nearness(self._record.row, near)
+            if (near.within is None or away <= near.within) and weight > 0:
+                continue
+            others = {field: said for field, said in (options.near or {}).items() if field != near.field}
+            if not np.isfinite(away):
+                reason = f"{near.field!r} of the record says no place, so it is near nothing"
+                return _Miss("near", reason, {"near": others or None})
+            if near.within is not None and away > near.within:
+                reason = f"it is {away:g} away by {near.field!r}, farther than {near.within:g}"
+                wider = near.as_data | {"within": float(np.nextafter(away, np.inf))}
+            else:
+                reason = f"its weight is 0, as it is {away:g} away by {near.field!r} and the scale is {near.scale:g}"
+                wider = near.as_data | {"scale": away}
+            return _Miss("near", reason, {"near": {**others, near.field: wider}})
+        return None
+
     def _by_examples(self, options: SearchOptions) -> _Miss | None:
         shown = self._engine.shown(options)
         if shown is None or self._record.row not in shown.rows:
@@ -165,7 +192,7 @@ class _Search:
 
     def _by_prefetch(self, course: Course, options: SearchOptions) -> _Miss:
         """Of the prefetches, none of which gave the record, the one that came nearest to it."""
-        around = both(self._around, options.condition)
+        around = both(self._around, options.admitted)
         misses = []
         for number, step in enumerate(options.steps):
             query = self._engine.asked(course.query, step, options)
@@ -268,11 +295,21 @@ class _Search:
         if rank is None:
             reason = "none of the query's words occurs in its text"
             return _Miss("text", reason, self._by_other_list("vector", options, several))
+        if options.distinct is not None and self._is_crowded_out(ranking, options):
+            return self._of_full_group(rank, self._full_list(ranking.name, options), options)
         if rank <= len(ranking):
             reason = f"it is number {rank} by exact search, but the index did not find it"
             return _Miss("index", reason, self._past_index(options), rank)
         reason = f"it is number {rank} of the {ranking.name} list, of which the first {len(ranking)} were looked at"
         return _Miss(ranking.name, reason, _deeper(rank, options, several=several), rank)
+
+    def _is_crowded_out(self, ranking: Ranking, options: SearchOptions) -> bool:
+        """Whether the list was made longer without the record, as its group was full."""
+        if options.steps or len(ranking) <= options.depth(1):
+            return False
+        assert options.distinct is not None
+        groups = self._engine.crowds(options.distinct).of(np.append(ranking.rows, self._record.row))
+        return bool(groups[-1] >= 0 and np.count_nonzero(groups[:-1] == groups[-1]) >= options.per_group)
 
     def _by_other_list(self, name: Mode, options: SearchOptions, several: bool) -> Change | None:
         """A mode that searches the other list too, if that one can have the record."""
@@ -304,6 +341,7 @@ class _Search:
             k=1,
             mode=mode,
             where=options.where,
+            near=options.near,
             exact=True,
             candidates=MOST_HITS,
             syntax=options.syntax,
@@ -345,11 +383,16 @@ class _Search:
         return _Miss("select", reason, {"k": turn - options.offset}, rank)
 
     def _crowded(self, rank: int, before: Ranking, course: Course, options: SearchOptions) -> _Miss:
-        key = options.group_by or "parent"
-        group = group_of(self._record, key)
-        better = before.rows[: rank - 1].tolist()
-        place = 1 + sum(group_of(course.records.get(row), key) == group for row in better)
-        reason = f"{options.per_group} better hit(s) of the same {key} ({group}) were kept"
+        return self._of_full_group(rank, before, options)
+
+    def _of_full_group(self, rank: int, ranking: Ranking, options: SearchOptions) -> _Miss:
+        """The record is number `rank` of a list in which its group has enough better ones."""
+        assert options.distinct is not None
+        crowds = self._engine.crowds(options.distinct)
+        groups = crowds.of(ranking.rows[:rank])
+        place = int(np.count_nonzero(groups == groups[-1]))
+        same = f"{options.distinct} ({crowds.key(int(groups[-1]))})"
+        reason = f"{options.per_group} better hit(s) of the same {same} were kept"
         return _Miss("group", reason, {"per_group": place}, rank)
 
     def _outranked(self, name: str, rank: int, course: Course, options: SearchOptions) -> _Miss:
@@ -378,7 +421,7 @@ def _deeper(rank: int, options: SearchOptions, *, several: bool) -> Change:
     """What makes a first-stage list so deep."""
     if options.candidates is None and options.selector is not None:
         return _larger_pool(rank, options) or {"candidates": rank}
-    if several or options.candidates is not None or options.rerank is not None or options.group_by is not None:
+    if several or options.candidates is not None or options.rerank is not None or options.distinct is not None:
         return {"candidates": rank}
     return {"k": rank - options.offset}
 
