@@ -286,7 +286,7 @@ def test_a_weight_of_zero_leaves_a_loss_out(arrays: dict[str, np.ndarray], forwa
 # -- what is learned
 
 CHAIN = 60
-FAST = Recipe(epochs=20, windows=32, in_batch=20, sampled=40, candidates=20, places=8, rate=0.02, dropout=0.1, seed=1)
+FAST = Recipe(epochs=20, windows=32, in_batch=20, sampled=40, candidates=20, places=3, rate=0.02, dropout=0.1, seed=1)
 SMALL = GRankConfig(dimension=16, layers=1, heads=1, short=8, long=16)
 
 
