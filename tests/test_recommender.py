@@ -21,7 +21,7 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 CONFIG = GRankConfig(dimension=16, layers=1, heads=2, short=6, long=8)
-RECIPE = Recipe(epochs=20, windows=16, in_batch=10, sampled=20, candidates=10, places=6, rate=0.02, dropout=0.1)
+RECIPE = Recipe(epochs=20, windows=16, in_batch=10, sampled=20, candidates=10, places=3, rate=0.02, dropout=0.1)
 ITEMS = 40
 
 

@@ -16,7 +16,7 @@ from bench.machine import describe_run, result_path, results_folder
 from vecdb.recommender import GRankConfig, Recipe
 
 CONFIG = GRankConfig(long=100)
-RECIPE = Recipe(epochs=8, in_batch=100, sampled=200, places=2, candidates=24, rate=0.003, dropout=0.2, patience=3)
+RECIPE = Recipe(epochs=4, in_batch=100, sampled=200, places=2, candidates=24, rate=0.003, dropout=0.2, patience=4)
 _QUICK_CONFIG = GRankConfig(dimension=8, layers=1, heads=1, short=6, long=8)
 _QUICK_RECIPE = Recipe(
     epochs=4, windows=8, in_batch=10, sampled=20, places=4, candidates=10, rate=0.01, dropout=0.0, patience=4

@@ -56,7 +56,7 @@ class Recipe:
     directions of who took what, which is already a fair recommender, or at random.
     """
 
-    epochs: int = 30
+    epochs: int = 10
     windows: int = 32
     in_batch: int = 300  # of the page on the paper
     sampled: int = 1000
@@ -65,7 +65,7 @@ class Recipe:
     rate: float = 3e-3
     weight_decay: float = 0.01
     clip: float = 10.0
-    dropout: float = 0.3
+    dropout: float = 0.2
     generator: float = 1.0
     auxiliary: float = 1.0
     ranker: float = 1.0
