@@ -19,7 +19,7 @@ from vecdb.gpu.maxima import row_of_group
 if TYPE_CHECKING:
     import torch
 
-MOST_FUSED = 64  # groups: beyond it the k best of a level no longer fit one program's registers
+MOST_FUSED = 128  # groups: beyond it the k best of a level no longer fit one program's registers
 _SCORED_DIMS = 256  # a step of the product with a group's rows: GROUP x 256 numbers in flight
 _NONE = -1
 _INTERPRETED = tl.constexpr(is_interpreted())
@@ -55,7 +55,7 @@ def choose_groups(groups: torch.Tensor, tiles: torch.Tensor, count: int) -> torc
         COLUMNS=columns,
         STEPS=steps,
         WIDTH=width,
-        num_warps=8 if steps * columns > 8192 else 4,
+        num_warps=8 if steps * columns > 8192 or width > 64 else 4,
     )
     return chosen[:, :count]
 
@@ -124,7 +124,7 @@ def best_rows(
             GROUP=group,
             COUNT=width,
             WIDTH=max(16, triton.next_power_of_2(k)),
-            num_warps=4,
+            num_warps=4 if width <= 1024 else 8,
         )
         return best, rows
     at_all = torch.arange(group, device=scores.device)

@@ -139,7 +139,8 @@ class DeviceCodec:
 
         from vecdb.gpu.launch import OutOfDeviceMemory
 
-        size, first, parts = _ROWS_AT_ONCE, 0, []
+        size, first = _ROWS_AT_ONCE, 0
+        parts: list[NDArray[Any]] = []
         while first < len(rows) or not parts:
             try:
                 parts.append(work(self._put(rows[first : first + size])).cpu().numpy())
