@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--half", action="store_true", help="matrix products in bfloat16 (on a GPU)")
     parser.add_argument("--pooling", choices=("mean", "last", "first", "query"), help="of e2rank's encoder")
+    parser.add_argument("--tokens", type=int, default=256, help="where a document, or a query with one, is cut")
     given = parser.parse_args(arguments)
 
     from vecdb.rerank.training.recipes import Schedule, seeded, train
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> int:
         half=given.half,
     )
     seeded(schedule.seed)  # new layers are drawn before training starts
-    recipe = recipe_of(given.method, given.model, given.pooling)
+    recipe = recipe_of(given.method, given.model, pooling=given.pooling, tokens=given.tokens)
     since = time.perf_counter()
     course = train(recipe, slates_of.read(given.slates), schedule, told=_tell)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -72,6 +73,7 @@ def main(arguments: list[str]) -> int:
         "seed": schedule.seed,
         "frozen": schedule.frozen,
         "half": schedule.half,
+        "tokens": given.tokens,
         "first_loss": course[0],
         "last_loss": sum(ending) / len(ending),
         "seconds": round(time.perf_counter() - since, 1),
@@ -80,8 +82,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def recipe_of(method: str, name: str | None, pooling: Any = None) -> Any:
-    """The method's recipe on the model with this name, on the best device there is. pooling: of e2rank's encoder."""
+def recipe_of(method: str, name: str | None, *, pooling: Any = None, tokens: int = 256) -> Any:
+    """The method's recipe on the model with this name, on the best device there is. pooling: of e2rank's encoder.
+
+    tokens: where e2rank's documents, and what MVP and a cross-encoder read at once, are cut.
+    """
     from vecdb.rerank.models.encoder import TextEncoder
     from vecdb.rerank.models.loading import best_device, load_chat, load_encoder, load_for_training
     from vecdb.rerank.models.multiview import MultiView
@@ -90,12 +95,13 @@ def recipe_of(method: str, name: str | None, pooling: Any = None) -> Any:
 
     if method == "e2rank":
         model, tokenizer = load_encoder(name)
-        return recipes.Listwise(TextEncoder(model.to(best_device()), tokenizer, pooling=pooling))
+        encoder = TextEncoder(model.to(best_device()), tokenizer, pooling=pooling)
+        return recipes.Listwise(encoder, document_tokens=tokens)
     if method == "mvp":
-        return recipes.Views(MultiView(*load_encoder(name)).to(best_device()))
+        return recipes.Views(MultiView(*load_encoder(name)).to(best_device()), max_tokens=tokens)
     if method == "cross-encoder":
         model, tokenizer = load_for_training(name)
-        return recipes.Pairs(model.to(best_device()), tokenizer)
+        return recipes.Pairs(model.to(best_device()), tokenizer, max_tokens=tokens)
     chat = load_chat(name)
     if not isinstance(chat, TransformersModel):
         raise InvalidInput(f"{name!r} is a service, which cannot be trained from here; name a model of transformers")
