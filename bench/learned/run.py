@@ -24,6 +24,10 @@ _QUICK_BINS, _QUICK_QUERIES = 16, 100
 
 
 def main(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["blocking"]:
+        from bench.learned.blocking_run import main as blocking
+
+        return blocking(arguments[1:])
     given = _arguments(arguments)
     if given.show is not None:
         report([json.loads(line) for line in given.show.read_text().splitlines()], markdown=given.markdown)

@@ -10,7 +10,7 @@ encoders.py  texts to vectors                            codes.py      views of 
 hashing.py   the head, and what it is trained for        training.py   training on mined triplets (PyTorch)
 rule.py      k and distance for the recall wanted        pseudo.py     matches without labels
 learn.py     all of it, from pairs to a blocker          blocker.py    what was learned: candidates, save, load
-tuned.py     the encoder's last layers trained as well (PyTorch)
+tuned.py     the encoder trained as well (PyTorch)
 """
 
 from vecdb.blocking.blocker import Blocker, Candidates

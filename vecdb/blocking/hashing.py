@@ -33,7 +33,7 @@ class HashConfig:
     dimension: int = 64
     radius: float = 0.8
     gap: float = 1.5
-    epochs: int = 12
+    epochs: int = 8
     negatives: int = 6
     batch: int = 64
     rate: float = 1e-3

@@ -48,7 +48,7 @@ def train_blocker(
     near duplicates in the data stand for matches; the recall that is settled on those is too optimistic, and says so
     (`calibration.is_supervised`). fields: that are compared; None: those that both tables have, or else all.
 
-    encoder: None is the offline model. tune_encoder: train its last layers too; takes minutes on a CPU, and the blocker then
+    encoder: None is the offline model. tune_encoder: train its layers too (see `vecdb.blocking.tuned`); the blocker then
     needs PyTorch. Raises InvalidInput, MissingExtra without PyTorch, ModelUnavailable.
     """
     check_wanted(recall, confidence)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.blocking.codes import Codes, Matrix, Places, nearest
-from vecdb.blocking.training import Matches, ranks_of
+from vecdb.blocking.training import Matches, ranks_and_products
 from vecdb.errors import InvalidInput
 
 Side = Literal["a", "b"]
@@ -51,6 +51,51 @@ class Calibration:
     is_supervised: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What matches say of one side's rules. ranks, near (M,): of each match, from that side, and its inner product.
+
+    products (N, K): of each record of the side with its nearest ones. others: how many there are.
+    """
+
+    side: Side
+    ranks: NDArray[np.int64]
+    near: Matrix
+    products: Matrix
+    others: int
+
+    def rules(self, wanted: int, *, with_distance: bool = True) -> list[tuple[int, Rule]]:
+        """(candidates, rule) for each k that finds so many matches; without a distance, the smallest k."""
+        needed = int(np.sort(self.ranks)[wanted - 1])
+        if not with_distance:
+            return [(needed * len(self.products), Rule(self.side, needed))]
+        made = []
+        for k in sorted({needed, *(k for k in (*_STEPS, self.others) if needed <= k <= _deepest(needed))}):
+            least = float(np.sort(self.near[self.ranks <= k])[::-1][wanted - 1])
+            made.append((int((self.products[:, :k] >= least).sum()), Rule(self.side, k, least)))
+        return made
+
+    def found(self, rule: Rule) -> int:
+        return int(((self.ranks <= rule.k) & (self.near >= rule.least)).sum())
+
+
+def evidence(a: Codes, b: Codes, matches: Matches, wanted: int) -> tuple[Evidence, Evidence]:
+    """For rules that are to find so many of the matches, or fewer."""
+    sides = []
+    for side, own, others, pairs in (("a", a, b, matches), ("b", b, a, matches.turned())):
+        ranks, near = ranks_and_products(own, others, pairs)
+        depth = min(len(others), _deepest(int(np.sort(ranks)[wanted - 1])))
+        products = nearest(own, others, depth)[1]
+        sides.append(Evidence(side, ranks, near, products, len(others)))  # type: ignore[arg-type]
+    return sides[0], sides[1]
+
+
+def cheapest(sides: tuple[Evidence, Evidence], wanted: int, *, with_distance: bool = True) -> tuple[int, Rule]:
+    """(candidates, rule)."""
+    options = [option for side in sides for option in side.rules(wanted, with_distance=with_distance)]
+    return min(options, key=lambda option: option[0])
+
+
 def calibrate(
     a: Codes, b: Codes, matches: Matches, *, recall: float, confidence: float, is_supervised: bool = True
 ) -> tuple[Rule, Calibration]:
@@ -58,22 +103,13 @@ def calibrate(
     check_wanted(recall, confidence)
     if not len(matches):
         raise InvalidInput("there is no match to settle the number of candidates on; give more pairs, or k")
-    wanted = found_for(recall, len(matches), confidence)
-    options = []
-    for side, own, others, pairs in (("a", a, b, matches), ("b", b, a, matches.turned())):
-        options += [(count, Rule(side, k, least)) for count, k, least in _rules(own, others, pairs, wanted)]  # type: ignore[arg-type]
-    count, rule = min(options, key=lambda option: option[0])
-    own, others, pairs = (a, b, matches) if rule.side == "a" else (b, a, matches.turned())
-    found = int(_is_found(own, others, pairs, rule).sum())
-    return rule, Calibration(
-        recall,
-        confidence,
-        len(matches),
-        found,
-        assured_recall(found, len(matches), confidence),
-        count,
-        is_supervised,
-    )
+    count = len(matches)
+    wanted = found_for(recall, count, confidence)
+    sides = evidence(a, b, matches, wanted)
+    candidates, rule = cheapest(sides, wanted)
+    found = sides[0 if rule.side == "a" else 1].found(rule)
+    assured = assured_recall(found, count, confidence)
+    return rule, Calibration(recall, confidence, count, found, assured, candidates, is_supervised)
 
 
 def candidates_by(rule: Rule, a: Codes, b: Codes, *, itself: bool = False) -> tuple[Places, Places, Matrix]:
@@ -131,29 +167,6 @@ def _tail(found: int, matches: int, recall: float) -> float:
     return min(1.0, math.fsum(map(math.exp, logs)))
 
 
-def _rules(own: Codes, others: Codes, matches: Matches, wanted: int) -> list[tuple[int, int, float]]:
-    """(candidates, k, least inner product) for each k that can find enough."""
-    ranks, near = ranks_of(own, others, matches), _products(own, others, matches)
-    needed = int(np.sort(ranks)[wanted - 1])
-    ks = [k for k in (*_STEPS, len(others)) if needed <= k <= max(2 * needed, 10)] or [needed]
-    ks = sorted({needed, *ks})
-    _, products = nearest(own, others, ks[-1])
-    made = []
-    for k in ks:
-        least = float(np.sort(near[ranks <= k])[::-1][wanted - 1])
-        made.append((int((products[:, :k] >= least).sum()), k, least))
-    return made
-
-
-def _is_found(own: Codes, others: Codes, matches: Matches, rule: Rule) -> NDArray[np.bool_]:
-    return (ranks_of(own, others, matches) <= rule.k) & (_products(own, others, matches) >= rule.least)
-
-
-def _products(own: Codes, others: Codes, matches: Matches) -> Matrix:
-    """(M,) inner products, computed as `nearest` computes them, so that a bound set by one holds for the other."""
-    chosen = Codes(own.dense[matches.left], own.sparse.taken(matches.left))
-    found = np.empty(len(matches), np.float32)
-    for first, scores in chosen.products(others):
-        rows = np.arange(len(scores))
-        found[first : first + len(scores)] = scores[rows, matches.right[first : first + len(scores)]]
-    return found
+def _deepest(needed: int) -> int:
+    """How large a k is tried: beyond the one that matches need, a larger one with a smaller distance is seldom cheaper."""
+    return max(2 * needed, 10)

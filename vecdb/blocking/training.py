@@ -100,12 +100,18 @@ def rank_of_matches(learned: Learned, sides: tuple[Views, Views], matches: Match
 
 def ranks_of(codes: Codes, others: Codes, matches: Matches) -> NDArray[np.int64]:
     """(M,) from 1: the place of each match's right record among all others, by nearness to its left one; ties count against."""
+    return ranks_and_products(codes, others, matches)[0]
+
+
+def ranks_and_products(codes: Codes, others: Codes, matches: Matches) -> tuple[NDArray[np.int64], Matrix]:
+    """The ranks as in `ranks_of`, and (M,) the inner products of matches."""
     chosen = Codes(codes.dense[matches.left], codes.sparse.taken(matches.left))
-    ranks = np.empty(len(matches), np.int64)
+    ranks, products = np.empty(len(matches), np.int64), np.empty(len(matches), np.float32)
     for first, scores in chosen.products(others):
-        right = matches.right[first : first + len(scores)]
-        ranks[first : first + len(scores)] = (scores >= scores[np.arange(len(scores)), right][:, None]).sum(axis=1)
-    return ranks
+        part = slice(first, first + len(scores))
+        products[part] = scores[np.arange(len(scores)), matches.right[part]]
+        ranks[part] = (scores >= products[part, None]).sum(axis=1)
+    return ranks, products
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def block(
     ] = None,
     encoder: Annotated[
         bool,
-        typer.Option("--encoder", help="Train the encoder's last layers, too: better, minutes instead of seconds."),
+        typer.Option("--encoder", help="Train the encoder, too: better; wants a GPU, or half an hour."),
     ] = False,
     blocker: Annotated[Path | None, typer.Option(help="Use a blocker that --save wrote; nothing is learned.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write what was learned here.")] = None,
