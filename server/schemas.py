@@ -459,14 +459,14 @@ class GroupsBody(Body):
     query_vectors_base64: Texts | None = None
     k: int = 10
     by: str = Field(default="parent", description="or a metadata key whose values are the groups")
-    method: Literal["auto", "exact", "index", "grids"] = "auto"
+    method: str = Field(default="auto", description="auto, exact, index, grids")
     where: dict[str, Any] | None = None
     reach: float | None = Field(default=None, description="distance from which on nothing counts; null: measured")
     shape: float | None = Field(default=None, description="of the kernel, above 0 and at most at 0.5")
     model: str | None = None
 
     error: ClassVar[type[InvalidInput]] = InvalidQuery
-    example: ClassVar[dict[str, Any]] = {"queries": ["vaccines in children", "measles outbreaks"], "k": 5}
+    example: ClassVar[dict[str, Any]] = {"query_vectors": [[0.1, 0.2, 0.3], [0.3, 0.1, 0.0]], "k": 5}
 
     def asked(self, settings: Settings) -> Any:
         """Texts or (m, D) numbers. Raises InvalidQuery, InvalidVector."""

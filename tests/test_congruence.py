@@ -718,7 +718,7 @@ def groups(db: Any) -> Any:
         docs.search_groups(pair, by="nothing"),
         refusal(lambda: docs.search_groups(pair, method="guess")),
         refusal(lambda: docs.search_groups(pair, 0)),
-        refusal(lambda: docs.search_groups(pair, reach=-1)),
+        refusal(lambda: docs.search_groups(pair, reach=-1.0)),
         refusal(lambda: docs.search_groups([[1, 2]])),
         refusal(lambda: docs.search_groups("text without a model")),
         refusal(lambda: docs.search_groups(pair, where={"a": {"$what": 1}})),
