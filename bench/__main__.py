@@ -16,6 +16,7 @@ COMMANDS = {
     "text": "word search in ten languages, loading texts, what synonyms, corrections and snippets cost",
     "target_recall": "whether a search that is asked for a recall reaches it, and at what cost",
     "learned": "learned partitions beside k-means, hyperplanes and Faiss's IVF: recall against rows scanned",
+    "landmarks": "photographs of the same place by SIFT descriptors: search_groups, pooling, votes, Chamfer; a picture",
     "million": "100,000 to 1,000,000 vectors: building, memory, opening, queries",
     "select": "hits chosen as a set: top k, MMR, coverage, k-center, DPP, judged by labelled sub-topics",
     "graph": "links: multi-hop questions, personalised PageRank, node embeddings",

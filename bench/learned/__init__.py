@@ -6,6 +6,7 @@ show.py        tables and the picture
 run.py         the command line
 
 `python -m bench learned blocking`: which pairs of records may be the same (the files blocking*.py, minhash.py and er_sets.py).
+`python -m bench learned groups`: which groups of vectors are near all of a query's (the files group_*.py).
 """
 
 from bench.learned.run import main

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import CACHE, data_folder, embed
-from bench.retrieval.sets import Judged, load
+from bench.retrieval.sets import Judged, load, vectors_of
 
 Matrix = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 TEXTS = ("cisi", "cacm", "time", "cranfield")
+SESSIONS = "locomo"
 IMAGES = "landmarks"
 _LEAST_LETTERS = 25  # a shorter sentence is joined to the one before it
 _DESCRIPTORS = 300  # of a query image
@@ -45,7 +46,7 @@ class GroupedSet:
 
 def load_grouped(name: str) -> GroupedSet:
     """Raises SystemExit where the data is absent."""
-    return _images() if name == IMAGES else _texts(name)
+    return _images() if name == IMAGES else _sessions() if name == SESSIONS else _texts(name)
 
 
 def sentences(text: str) -> list[str]:
@@ -122,3 +123,22 @@ def _images() -> GroupedSet:
 def _root(descriptors: NDArray[np.uint8]) -> Matrix:
     shares = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True, dtype=np.float32), 1e-9)
     return np.sqrt(shares, dtype=np.float32)
+
+
+def _sessions() -> GroupedSet:
+    """LoCoMo: the turns of a session are its group; a question is answered by the sessions that hold its evidence."""
+    judged = load(SESSIONS)
+    documents, asked = vectors_of(judged)
+    owners = [id.partition(":")[0] for id in judged.ids]  # "conv-26/D1:3": the third turn of the first session
+    numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}
+    groups = np.array([numbers[owner] for owner in owners])
+    place = {id: int(groups[row]) for row, id in enumerate(judged.ids)}
+    asked = asked / np.linalg.norm(asked, axis=1, keepdims=True)
+    return GroupedSet(
+        SESSIONS,
+        np.ascontiguousarray(documents / np.linalg.norm(documents, axis=1, keepdims=True)),
+        groups,
+        [asked[row : row + 1] for row in range(len(asked))],
+        [_good(judged, id, place) for id in judged.queries],
+        [-1] * len(asked),
+    )

@@ -28,6 +28,10 @@ def main(arguments: Sequence[str]) -> int:
         from bench.learned.blocking_run import main as blocking
 
         return blocking(arguments[1:])
+    if arguments[:1] == ["groups"]:
+        from bench.learned.group_run import main as groups
+
+        return groups(arguments[1:])
     given = _arguments(arguments)
     if given.show is not None:
         report([json.loads(line) for line in given.show.read_text().splitlines()], markdown=given.markdown)

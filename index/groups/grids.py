@@ -23,12 +23,12 @@ from vecdb.index.groups.kernel import GroupKernel
 from vecdb.index.groups.probing import measured_again
 
 _DIRECTIONS = 12
-_GRIDS = 12
-_RADII = 4
+_GRIDS = 8
+_RADII = 8
 _MEETS = 0.8  # chance of a pair at the radius to meet in at least one grid
 _SAMPLE = 256
-_FINEST, _COARSEST = 0.05, 0.5  # quantiles of the distance to the nearest foreign vector
-_MOST_MET = 0.02  # of all vectors, beyond which a query vector is not looked up at coarser radii
+_FINEST, _COARSEST = 0.05, 0.99  # quantiles of the distance to the nearest foreign vector
+_MOST_MET = 0.03  # of all vectors, beyond which a query vector is not looked up at coarser radii
 _AT_ONCE = 65_536
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 

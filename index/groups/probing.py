@@ -19,7 +19,7 @@ from vecdb.index.groups.kernel import GroupKernel
 
 _SPARE = 4  # times k different groups are sought for each query vector: the best in all are seldom the nearest to each
 _MEASURED = 4  # times k groups are measured at the end
-_LARGEST_SHARE = 0.05  # of all vectors, in the groups that are measured at the end
+_LARGEST_SHARE = 0.03  # of all vectors, in the groups that are measured at the end
 
 # query (D,), how many, which positions (N,) -> positions and Euclidean distances, nearest first; distances computed
 Nearest = Callable[[Vectors, int, Mask], tuple[NDArray[np.int64], NDArray[np.float64], int]]
