@@ -1,9 +1,10 @@
 """Vector indexes: arrays and positions in, nearest positions out. No SQL, no files, no user ids; imports nothing of those.
 
-    base      VectorIndex, the Protocol of every kind; Neighbours, its answer; HnswConfig and NeuralLshConfig
+    base      VectorIndex, the Protocol of every kind; Neighbours, its answer; HnswConfig, NeuralLshConfig, CodesConfig
     exact     ExactIndex and exact_search: NumPy only, the oracle and the engine of small collections
     hnsw      HnswIndex: the graph index; insertion, removal and repair stand beside it
     neural_lsh  NeuralLshIndex: bins of a learned partition, searched likeliest first
+    code_scan   CodeScanIndex: codes of any codec, all looked at, the best measured again
     opening   open_index: an index back from its settings and arrays
     ordering  the order in which nodes enter a graph; lid: local intrinsic dimensionality, which it may follow
     tuning    tune and recheck: which settings, and which ef, reach a recall with the least work
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from vecdb.index.base import (
     METRICS,
+    CodesConfig,
     HnswConfig,
     IndexConfig,
     Mask,
@@ -37,12 +39,15 @@ from vecdb.index.opening import open_index
 from vecdb.index.tuning import Tuning, recheck, tune
 
 if TYPE_CHECKING:
+    from vecdb.index.code_scan import CodeScanIndex
     from vecdb.index.hnsw import HnswIndex
     from vecdb.index.imports import Imported, from_faiss, from_hnswlib
     from vecdb.index.neural_lsh import NeuralLshIndex
 
 __all__ = [
     "METRICS",
+    "CodeScanIndex",
+    "CodesConfig",
     "ExactIndex",
     "HnswConfig",
     "HnswIndex",
@@ -69,6 +74,7 @@ __all__ = [
 
 # These need numba, which takes half a second to import.
 _COMPILED = {
+    "CodeScanIndex": "vecdb.index.code_scan",
     "HnswIndex": "vecdb.index.hnsw",
     "Imported": "vecdb.index.imports",
     "NeuralLshIndex": "vecdb.index.neural_lsh",

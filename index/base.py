@@ -126,16 +126,55 @@ class NeuralLshConfig:
         return max(1, min(wanted, count))
 
 
-IndexConfig = HnswConfig | NeuralLshConfig
+@dataclass(frozen=True, slots=True)
+class CodesConfig:
+    """Settings of a scan of codes: no graph, every code is looked at, and the best are measured again on the vectors.
+
+    codec: what the scan reads, such as "rabitq:4", "pq:48" or "pca:192+int8" (vecdb.index.codecs). oversampling: so many times k
+    are measured again, by hand; 0: as many as a search for `recall` of the ten nearest was seen to need. seed: of the codec.
+    """
+
+    codec: str = "rabitq:4"
+    oversampling: float = 0.0
+    recall: float = 0.99
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        from vecdb.index.codecs import parse
+
+        parse(self.codec, 65_536)  # what depends on the dimension is looked at once there is one
+        if self.oversampling != 0 and not 1 <= self.oversampling <= 10_000:
+            raise InvalidInput(
+                f"oversampling is {self.oversampling}; it must lie between 1 and 10,000, or be 0 to be learnt"
+            )
+        if not 0 < self.recall <= 1:
+            raise InvalidInput(f"recall is {self.recall}; it must lie above 0 and be at most 1")
+        if not 0 <= self.seed < 2**63:
+            raise InvalidInput(f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
+
+    def builds_as(self, other: IndexConfig) -> bool:
+        """Whether other leads to the same codes; oversampling and recall are of the search only."""
+        return (
+            isinstance(other, CodesConfig)
+            and replace(other, oversampling=self.oversampling, recall=self.recall) == self
+        )
+
+
+IndexConfig = HnswConfig | NeuralLshConfig | CodesConfig
 
 
 def index_config(given: Mapping[str, Any]) -> IndexConfig:
-    """The settings that a mapping describes: "kind" ("hnsw", also where there is none, or "neural_lsh") and any of its fields.
+    """The settings that a mapping describes: "kind" ("hnsw", also where there is none, "neural_lsh" or "codes") and any of its
+    fields.
 
     Raises InvalidInput.
     """
     kind = given.get("kind", "hnsw")
-    known: dict[str, type[IndexConfig]] = {"hnsw": HnswConfig, "neural_lsh": NeuralLshConfig}
+    known: dict[str, type[IndexConfig]] = {
+        "hnsw": HnswConfig,
+        "neural_lsh": NeuralLshConfig,
+        "codes": CodesConfig,
+    }
     if kind not in known:
         raise InvalidInput(f"the index kind is {kind!r}; it must be one of {', '.join(known)}")
     settings = {name: value for name, value in given.items() if name != "kind"}

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vecdb.errors import CorruptIndex
-from vecdb.index.base import IndexConfig, NeuralLshConfig, VectorIndex
+from vecdb.index.base import CodesConfig, IndexConfig, NeuralLshConfig, VectorIndex
 from vecdb.index.exact import ExactIndex
 
 
@@ -30,10 +30,14 @@ def open_index(settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
             from vecdb.index.neural_lsh import NeuralLshIndex
 
             return NeuralLshIndex.open(settings, arrays)
+        if kind == "codes":
+            from vecdb.index.code_scan import CodeScanIndex
+
+            return CodeScanIndex.open(settings, arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptIndex(f"the saved {kind} index does not fit together ({error}); rebuild it") from error
     raise CorruptIndex(
-        f"the saved index is of kind {kind!r}; this version knows exact, hnsw and neural_lsh; rebuild it"
+        f"the saved index is of kind {kind!r}; this version knows exact, hnsw, neural_lsh and codes; rebuild it"
     )
 
 
@@ -43,6 +47,10 @@ def empty_index(dimension: int, metric: str, config: IndexConfig) -> VectorIndex
         from vecdb.index.neural_lsh import NeuralLshIndex
 
         return NeuralLshIndex(dimension, metric, config)
+    if isinstance(config, CodesConfig):
+        from vecdb.index.code_scan import CodeScanIndex
+
+        return CodeScanIndex(dimension, metric, config)
     from vecdb.index.hnsw import HnswIndex
 
     return HnswIndex(dimension, metric, config)

@@ -148,6 +148,13 @@ def half_to_float(bits):
 
 
 @compiled
+def plain_half_at(matrix, row, at):
+    """The float16 in two bytes of a row from `at`, little-endian. (N, W) uint8 -> float32."""
+    bits = np.uint32(matrix[row, at]) | (np.uint32(matrix[row, at + 1]) << np.uint32(8))
+    return half_to_float(np.uint16(bits))
+
+
+@compiled
 def plain_dot_halves(matrix, row, query):
     """(N, D) float16 as uint16, (D,) float32 -> float32."""
     total = np.float32(0.0)
@@ -599,6 +606,15 @@ def _kind(item: ir.Type, lanes: int) -> ir.Type:
     return _vector(item, lanes) if lanes > 1 else item
 
 
+@intrinsic
+def _half_at(typing_context, matrix, row, at):
+    def generate(context, builder, signature, arguments):
+        line = _address(context, builder, signature.args[0], arguments[0], arguments[1], signature.args[1])
+        return _half(builder, line, context.cast(builder, arguments[2], signature.args[2], types.int64), 1)
+
+    return types.float32(matrix, row, at), generate
+
+
 def _everywhere(kind: ir.Type, value: int) -> Any:
     return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
@@ -912,7 +928,7 @@ dot_codes, dot_nibbles, hamming = plain_dot_codes, plain_dot_nibbles, plain_hamm
 dot_four_codes, dot_four_nibbles, insert_key = plain_dot_four_codes, plain_dot_four_nibbles, plain_insert_key
 dot_floats, l2_floats, dot_halves, l2_halves = plain_dot_floats, plain_l2_floats, plain_dot_halves, plain_l2_halves
 dot_bytes, dot_pairs, dot_bfloats, dot_planes = plain_dot_bytes, plain_dot_pairs, plain_dot_bfloats, plain_dot_planes
-dot_e4m3, dot_e5m2 = plain_dot_e4m3, plain_dot_e5m2
+dot_e4m3, dot_e5m2, half_at = plain_dot_e4m3, plain_dot_e5m2, plain_half_at
 nearest_centroid, sums_of_tables = plain_nearest_centroid, plain_sums_of_tables
 # Whether bytes can be looked up 64 at a time (AVX-512 VBMI); else tables are best read one number at a time.
 HAS_TABLES = LEVEL == "avx512" and bool(llvm.get_host_cpu_features().get("avx512vbmi", False))
@@ -932,6 +948,7 @@ if LEVEL != "plain":
 if LEVEL in ("avx512", "avx2"):  # elsewhere LLVM may call a conversion routine that nobody links
     dot_halves = _over_row(types.float32, 2, _emit_floats(2, _half, True))
     l2_halves = _over_row(types.float32, 2, _emit_floats(2, _half, False))
+    half_at = _half_at
     dot_e4m3 = _over_row(types.float32, 1, _emit_floats(1, _e4m3, True), by_vector=True)
     dot_e5m2 = _over_row(types.float32, 1, _emit_floats(1, _e5m2, True), by_vector=True)
 

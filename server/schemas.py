@@ -71,9 +71,11 @@ class TextBody(Body):
 
 
 class IndexBody(Body):
-    """kind says which of the settings mean something: M to lid_k are of hnsw, bins to probes of neural_lsh; seed is of both."""
+    """kind says which of the settings mean something: M to lid_k are of hnsw, bins to probes of neural_lsh, codec to recall of
+    codes; seed is of all.
+    """
 
-    kind: Literal["hnsw", "neural_lsh"] | None = None
+    kind: Literal["hnsw", "neural_lsh", "codes"] | None = None
     M: int | None = None
     ef_construction: int | None = None
     ef: int | None = None
@@ -87,6 +89,12 @@ class IndexBody(Body):
     graph_k: int | None = None
     epochs: int | None = None
     probes: int | None = None
+    codec: str | None = Field(default=None, description="what a scan of codes reads, such as rabitq:4")
+    oversampling: float | None = Field(
+        default=None,
+        description="so many times k of a scan of codes are measured again; 0: as many as recall was seen to need",
+    )
+    recall: float | None = None
 
 
 class TokensBody(Body):

@@ -529,6 +529,8 @@ def settings_of_collections(db: Any) -> Any:
         db.collection("learned", index=vecdb.NeuralLshConfig(bins=8, probes=2)).config,
         db.collection("learned", index=vecdb.NeuralLshConfig(bins=8, probes=2)).name,
         refusal(lambda: db.collection("learned", index=vecdb.NeuralLshConfig(bins=9))),
+        db.collection("codes", index=vecdb.CodesConfig("int8", oversampling=2.0)).config,
+        refusal(lambda: db.collection("codes", index=vecdb.CodesConfig("int4"))),
         refusal(lambda: db.collection("l2", metric="ip")),
         refusal(lambda: db.collection("l2", dimension=3)),
         refusal(lambda: db.collection("absent", create=False)),

@@ -37,7 +37,7 @@ from vecdb.errors import (
     StorageError,
     VecdbError,
 )
-from vecdb.index.base import HnswConfig, NeuralLshConfig
+from vecdb.index.base import CodesConfig, HnswConfig, NeuralLshConfig
 from vecdb.query.graph_options import GraphOptions
 from vecdb.query.request import SearchPlan
 from vecdb.query.snippets import SnippetOptions
@@ -81,6 +81,7 @@ __all__ = [
     "Answer",
     "AsyncCollection",
     "AsyncDatabase",
+    "CodesConfig",
     "Collection",
     "CollectionConfig",
     "CollectionNotFound",

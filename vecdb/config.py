@@ -8,7 +8,7 @@ from typing import Any
 
 from vecdb.errors import InvalidInput
 from vecdb.function_words import ENGLISH
-from vecdb.index.base import HnswConfig, IndexConfig, NeuralLshConfig, index_config
+from vecdb.index.base import CodesConfig, HnswConfig, IndexConfig, NeuralLshConfig, index_config
 from vecdb.rerank.tokens import CODECS, TokenCodec
 from vecdb.types import Metric
 
@@ -209,6 +209,10 @@ class CollectionConfig:
             raise InvalidInput(f"metric is {self.metric!r}; it must be one of {', '.join(_METRICS)}")
         if self.dimension is not None and not 1 <= self.dimension <= _LARGEST_DIMENSION:
             raise InvalidInput(f"dimension is {self.dimension}; it must lie between 1 and 65,536")
+        if isinstance(self.index, CodesConfig) and self.dimension is not None:
+            from vecdb.index.codecs import parse
+
+            parse(self.index.codec, self.dimension, self.metric)
         if self.storage != "float32":
             from vecdb.index.codecs import parse
 
@@ -218,6 +222,8 @@ class CollectionConfig:
         saved = asdict(self)
         if isinstance(self.index, NeuralLshConfig):
             saved["index"]["kind"] = "neural_lsh"
+        elif isinstance(self.index, CodesConfig):
+            saved["index"]["kind"] = "codes"
         return saved
 
     @classmethod

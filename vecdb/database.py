@@ -121,9 +121,10 @@ class Database:
         embed: the model that embeds texts: "default" (offline, comes with pip), "sentence-transformers:NAME", "model2vec:NAME",
         "openai:MODEL@URL", an Embedder, or any callable from texts to vectors; None: vectors are given, or only words are
         searched. text: how words are cut: "english" (stemmed, default), "german" and thirty other languages, "none", "cjk", or a
-        TextConfig, which also names the fields that are searched. index: HnswConfig (default), or NeuralLshConfig for a learned
-        partition, which is built with PyTorch (extra [learned]). tokens: keep a vector for each token of a text as well, for
-        rerank="maxsim": "default" (offline, comes with pip), "colbert:NAME", a TokenConfig, or an encoder of your own.
+        TextConfig, which also names the fields that are searched. index: HnswConfig (default), NeuralLshConfig for a learned
+        partition, which is built with PyTorch (extra [learned]), or CodesConfig for a scan of codes. tokens: keep a vector for
+        each token of a text as well, for rerank="maxsim": "default" (offline, comes with pip), "colbert:NAME", a TokenConfig, or
+        an encoder of your own.
         storage: the codec that the file keeps vectors with: "float32" (default), "float8", "pca:192+float8", …; another one than
         float32 comes once there are 4,096 vectors to fit it to (see `Collection.set_storage`).
 

@@ -13,7 +13,7 @@ import numpy as np
 from vecdb.config import CollectionConfig
 from vecdb.definition import Definition
 from vecdb.errors import InvalidInput, ReadOnly
-from vecdb.index.base import HnswConfig, IndexConfig, VectorIndex
+from vecdb.index.base import CodesConfig, HnswConfig, IndexConfig, NeuralLshConfig, VectorIndex
 from vecdb.index.opening import open_index
 from vecdb.index.tuning import SAMPLE, Tuning, recheck, tune
 from vecdb.memory import Memory, Snapshot
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _STALE_SHARE = 0.25
 _SEED = 0
+_KINDS: dict[type[IndexConfig], str] = {NeuralLshConfig: "a learned partition", CodesConfig: "a scan of codes"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,8 @@ def tune_collection(
     config = definition.config
     if not isinstance(config.index, HnswConfig):
         raise InvalidInput(
-            f"collection {definition.name!r} has a learned partition, whose settings are not tuned; search with target_recall, "
-            "which it calibrates itself for"
+            f"collection {definition.name!r} has {_KINDS[type(config.index)]}, whose settings are not tuned; search with "
+            "target_recall, which it calibrates itself for"
         )
     measured = tune(
         vectors,

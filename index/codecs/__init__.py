@@ -4,6 +4,7 @@
     codec      Codec: reducers and a format as one thing; fit, encode, decode, distances, to_bytes
     base       the Protocols of reducers and formats, and the arithmetic that makes bytes independent of the batch
     floats, float8, levels (int8, int4), products (PQ, OPQ, grouped), rabitq, linear (PCA, random, truncation): one family each
+    turning    the random turn of rabitq, without a matrix
     table      CodeTable: codes that are scanned, the re-check on exact vectors, learning how many to re-check
     kernels    all that is compiled; compiled: when it comes in
 

@@ -81,8 +81,10 @@ class Format(Protocol):
     def products(self, queries: Vectors, codes: Codes) -> Vectors:
         """(B, N): dot products of queries (B, d) with what codes stand for."""
 
-    def squared_norms(self, codes: Codes) -> Vectors | None:
-        """(N,): |v|² where that is known better than by decoding."""
+    knows_norms: ClassVar[bool]
+
+    def squared_norms(self, codes: Codes) -> Vectors:
+        """(N,): |v|² where that is known better than by decoding: if `knows_norms`."""
 
     def errors(self, queries: Vectors, codes: Codes) -> Vectors | None:
         """(B, N): how far products are likely to be off at most; None where the format has no bound."""
@@ -95,8 +97,10 @@ class Format(Protocol):
 class Plain:
     """What most formats share."""
 
-    def squared_norms(self, codes: Codes) -> Vectors | None:
-        return None
+    knows_norms: ClassVar[bool] = False
+
+    def squared_norms(self, codes: Codes) -> Vectors:
+        raise NotImplementedError
 
     def errors(self, queries: Vectors, codes: Codes) -> Vectors | None:
         return None

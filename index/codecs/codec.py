@@ -123,19 +123,22 @@ class Codec:
             return np.negative(products, out=products)
         if weights is None:
             weights = self.weights(codes)
-        assert weights is not None
         if self.metric == "l2":
+            assert weights is not None
             products *= np.float32(-2.0)
             products += weights
             products += np.einsum("bd,bd->b", targets, targets)[:, None]
             return np.maximum(products, np.float32(0.0), out=products)
-        products *= weights
+        if weights is not None:
+            products *= weights
         np.subtract(np.float32(1.0), products, out=products)
         return np.maximum(products, np.float32(0.0), out=products)
 
     def weights(self, codes: Codes) -> Vectors | None:
-        """(N,) what distances want of each code beside its products: |v|² under l2, 1 / |v| under cosine, nothing under ip."""
-        if self.metric == "ip":
+        """(N,) what distances want of each code beside its products: |v|² under l2, 1 / |v| under cosine; nothing under ip, nor
+        under cosine where the format knows lengths, which are one there.
+        """
+        if self.metric == "ip" or (self.metric == "cosine" and not self.reducers and self.format.knows_norms):
             return None
         norms = self.squared_norms(codes)
         return norms if self.metric == "l2" else inverse_lengths(norms)
@@ -143,9 +146,8 @@ class Codec:
     def squared_norms(self, codes: Codes) -> Vectors:
         """(N,): |v|² of what each code stands for, before it is brought to unit length."""
         codes = self._checked(codes)
-        known = self.format.squared_norms(codes) if not self.reducers else None
-        if known is not None:
-            return np.ones_like(known) if self.metric == "cosine" else known
+        if self.format.knows_norms and not self.reducers:
+            return np.ones(len(codes), np.float32) if self.metric == "cosine" else self.format.squared_norms(codes)
         norms = np.empty(len(codes), np.float32)
         for block in blocks(len(codes), _DECODED_AT_ONCE):
             values = self._restored(codes[block])

@@ -22,6 +22,7 @@ from vecdb.index.simd import (
     dot_halves,
     dot_pairs,
     dot_planes,
+    half_at,
     nearest_centroid,
     sums_of_tables,
 )
@@ -192,6 +193,47 @@ def encode_points(turned, bits, spreads, numbers, start, stop):
 
 
 @strict
+def turn_rows(values, signs):
+    """values (N, d) float64, turned in place as by `turning.turned`, to the bit. Some rows lie side by side meanwhile."""
+    rounds, size = signs.shape
+    power = 1
+    while 2 * power <= size:
+        power *= 2
+    half = size // 2
+    whole, halved = 1.0 / np.sqrt(np.float64(power)), np.sqrt(0.5)
+    lanes = min(32, values.shape[0])
+    side = np.zeros((size, lanes), np.float64)
+    for first in range(0, values.shape[0], max(lanes, 1)):
+        count = min(lanes, values.shape[0] - first)
+        for j in range(count):
+            for d in range(size):
+                side[d, j] = values[first + j, d]
+        for r in range(rounds):
+            for d in range(size):
+                for j in range(lanes):
+                    side[d, j] *= signs[r, d]
+            start = 0 if r % 2 == 0 else size - power
+            level = 1
+            while level < power:
+                for block in range(start, start + power, 2 * level):
+                    for d in range(block, block + level):
+                        for j in range(lanes):
+                            low, high = side[d, j], side[d + level, j]
+                            side[d, j], side[d + level, j] = low + high, low - high
+                level *= 2
+            for d in range(start, start + power):
+                for j in range(lanes):
+                    side[d, j] *= whole
+            for d in range(half):
+                for j in range(lanes):
+                    low, high = side[d, j], side[size - half + d, j]
+                    side[d, j], side[size - half + d, j] = (low + high) * halved, (low - high) * halved
+        for j in range(count):
+            for d in range(size):
+                values[first + j, d] = side[d, j]
+
+
+@strict
 def add_to_centroids(values, part, codes, sums, counts):
     """For one part of `encode_products`: sums (K, S) float64 and counts (K,) int64 of the vectors of each centroid."""
     size = sums.shape[1]
@@ -349,39 +391,36 @@ def products_by_group(tables, codes, out, start, stop):
 
 
 @compiled
-def factor_at(codes, row, at):
-    """The little-endian float32 in the bytes from `at`, which stands at no multiple of four."""
-    word = np.uint32(0)
-    for byte in range(4):
-        word |= np.uint32(codes[row, at + byte]) << np.uint32(8 * byte)
-    return np.float64(np.uint32(word).view(np.float32))
+def products_of_planes(planes, units, sums, offsets, along, bits, scales, codes, out, start, stop):
+    """RaBitQ's: out[b, n] = offsets[b] + along[b] * coordinate of n + factor of n * units[b] * (planes[b] · code n - sums[b]).
 
-
-@compiled
-def products_of_planes(planes, units, sums, offsets, bits, codes, out, start, stop):
-    """RaBitQ's: out[b, n] = offsets[b] + factor of n * units[b] * (planes[b] · code n - sums[b]).
-
-    planes (B, W, 8) uint64: queries of eight bits, see simd.dot_planes; sums: what the middle of a code's range adds.
+    planes (B, W, 8) uint64: queries of eight bits, see simd.dot_planes; sums: what the middle of a code's range adds. Behind a
+    code stand factor and coordinate, in units of scales (2,).
     """
     behind = 8 * bits * planes.shape[1]
     for row in range(start, stop):
-        factor = factor_at(codes, row, behind)
+        factor = scales[0] * np.float64(half_at(codes, row, behind))
+        coordinate = scales[1] * np.float64(half_at(codes, row, behind + 2))
         for b in range(planes.shape[0]):
             product = np.float64(dot_planes(codes, row, planes[b], bits)) - sums[b]
-            out[b, row] = np.float32(offsets[b] + factor * units[b] * product)
+            out[b, row] = np.float32(offsets[b] + along[b] * coordinate + factor * units[b] * product)
 
 
 @compiled
-def products_of_points(high, low, units, sums, offsets, behind, pairs, codes, out, start, stop):
-    """The same for codes of a byte each, or a half, with queries as for `products_of_levels`. behind: bytes before the factor."""
+def products_of_points(high, low, units, sums, offsets, along, behind, pairs, scales, codes, out, start, stop):
+    """The same for codes of a byte each, with queries as for `products_of_levels`; or of half a byte (pairs), with queries
+    of eight bits, which are high alone. behind: bytes before the factor.
+    """
     for row in range(start, stop):
-        factor = factor_at(codes, row, behind)
+        factor = scales[0] * np.float64(half_at(codes, row, behind))
+        coordinate = scales[1] * np.float64(half_at(codes, row, behind + 2))
         for b in range(high.shape[0]):
             if pairs:
-                total = np.int64(256) * dot_pairs(codes, row, high[b]) + dot_pairs(codes, row, low[b])
+                total = np.int64(dot_pairs(codes, row, high[b]))
             else:
                 total = np.int64(256) * dot_bytes(codes, row, high[b]) + dot_bytes(codes, row, low[b])
-            out[b, row] = np.float32(offsets[b] + factor * units[b] * (np.float64(total) - sums[b]))
+            product = np.float64(total) - sums[b]
+            out[b, row] = np.float32(offsets[b] + along[b] * coordinate + factor * units[b] * product)
 
 
 # Choosing -------------------------------------------------------------------------------------------------------------

@@ -1,9 +1,12 @@
 """RaBitQ: directions in one to eight bits a number, with an unbiased estimate of products and a bound on its error.
 
-Gao & Long 2024 (one bit), Gao et al. 2025 (more). A vector from the mean is turned at random; what is coded is its direction,
-by the grid point with the smallest angle to it. Behind the bits of a row stand a float32 factor f, by which products with the
-grid point are multiplied to be right on the mean, and a float16, the tangent of the angle: it gives the vector's length and
-the bound. Numbers of one and two bits are kept a bit of each at a time (see simd.dot_planes), four bits two to a byte.
+Gao & Long 2024 (one bit), Gao et al. 2025 (more). The way from the mean is cut in two: the coordinate along the mean's own
+direction is kept as a number, and the rest is turned at random and coded, by the grid point with the smallest angle to it.
+(Only a rest of the query meets a rest of the vector, so that the error is less than with the mean taken off the vectors alone;
+the paper takes it off both, and keeps the product of vector and mean for that.) Behind the bits of a row stand three float16:
+a factor f, by which products with the grid point are multiplied to be right on the mean, the coordinate, and the tangent of the
+angle, which gives the rest's length and the bound. f and coordinate are in units fitted to the sample; 65,504 of them are the
+largest. Numbers of one and two bits are kept a bit of each at a time (see simd.dot_planes), four bits two to a byte.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import Vectors
-from vecdb.index.codecs.base import Arrays, Codes, blocks, exact_product, on_grid, saturated
+from vecdb.index.codecs.base import Arrays, Codes, blocks, saturated
 from vecdb.index.codecs.compiled import kernels, over_rows
 from vecdb.index.codecs.levels import halves
-from vecdb.index.codecs.linear import random_turn
+from vecdb.index.codecs.turning import Signs, Wide, random_signs, turned, turned_back
 
-_TAIL = 6  # bytes of factor and tangent
+_TAIL = 6  # bytes of factor, coordinate and tangent
+_LARGEST_HALF = 65_504.0
+_HALF_STEP = 2.0**-11  # how far a float16 is off at most, relative
 _STEEPEST = 1e4  # tangent: a vector at a right angle to its code
 _SPREADS = 24  # grids tried for each vector
 _EPSILON = (
@@ -31,6 +36,7 @@ class RaBitQ:
     """bits: 1, 2, 4 or 8 for each number."""
 
     name: ClassVar[str] = "rabitq"
+    knows_norms: ClassVar[bool] = True
 
     def __init__(self, size: int, bits: int) -> None:
         self.size, self.bits = size, bits
@@ -38,7 +44,8 @@ class RaBitQ:
         self._bytes = {8: size, 4: -(-size // 2)}.get(bits, 8 * self._words * bits)
         self.width = self._bytes + _TAIL
         self._centre: Vectors = np.zeros(size, np.float32)
-        self._turn: Vectors = np.zeros((0, 0), np.float32)  # until it is fitted
+        self._signs: Signs = np.ones((0, 0), np.int8)  # until it is fitted
+        self._scales: Wide = np.ones(2)  # units of factors and coordinates
 
     @property
     def text(self) -> str:
@@ -46,19 +53,38 @@ class RaBitQ:
 
     @property
     def overhead(self) -> int:
-        return self._centre.nbytes + self._turn.nbytes
+        return sum(array.nbytes for array in self.arrays().values())
 
     def fit(self, sample: Vectors, seed: int) -> Self:
         mean = (np.einsum("nd->d", sample, dtype=np.float64) / len(sample)).astype(np.float32)
-        return self.with_arrays({"centre": mean, "turn": on_grid(random_turn(self.size, self.size, seed))})
+        moved = sample.astype(np.float64) - mean
+        spread = np.sqrt(np.einsum("nd,nd->", moved, moved) / len(sample))
+        unit = max(float(spread), 1e-30)
+        scales = np.array([unit / 2**self.bits, unit])
+        return self.with_arrays({"centre": mean, "signs": random_signs(self.size, seed), "scales": scales})
 
     def arrays(self) -> Arrays:
-        return {"centre": self._centre, "turn": self._turn}
+        return {"centre": self._centre, "signs": self._signs, "scales": self._scales}
 
     def with_arrays(self, arrays: Arrays) -> Self:
         made = type(self)(self.size, self.bits)
-        made._centre, made._turn = (np.ascontiguousarray(arrays[name], np.float32) for name in ("centre", "turn"))
+        made._centre = np.ascontiguousarray(arrays["centre"], np.float32)
+        made._signs = np.ascontiguousarray(arrays["signs"], np.int8)
+        made._scales = np.ascontiguousarray(arrays["scales"], np.float64)
         return made
+
+    @property
+    def _along(self) -> Wide:
+        """(d,): the mean's direction; zeros if it has none."""
+        wide = self._centre.astype(np.float64)
+        length = np.sqrt(np.einsum("d,d->", wide, wide))
+        return wide / length if length > 0 else wide
+
+    def _parted(self, values: Wide) -> tuple[Wide, Wide]:
+        """values (N, d) as coordinates (N,) along the mean, and what is left, turned (N, d)."""
+        along = self._along
+        coordinates: Wide = np.einsum("nd,d->n", values, along)
+        return coordinates, turned(values - coordinates[:, None] * along, self._signs)
 
     @property
     def _middle(self) -> float:
@@ -67,73 +93,100 @@ class RaBitQ:
     def encode(self, values: Vectors) -> Codes:
         codes = np.empty((len(values), self.width), np.uint8)
         for block in blocks(len(values)):
-            turned = exact_product(values[block].astype(np.float64) - self._centre, self._turn)
-            numbers = _nearest_points(turned, self.bits)
+            coordinates, rest = self._parted(values[block].astype(np.float64) - self._centre)
+            rest = saturated(rest).astype(np.float64)
+            numbers = _nearest_points(rest.astype(np.float32), self.bits)
             points = numbers - self._middle
-            products = np.einsum("nd,nd->n", points, turned)  # points are float64, and so are the sums
-            energies = np.einsum("nd,nd->n", turned, turned, dtype=np.float64)
+            products = np.einsum("nd,nd->n", points, rest)
+            energies = np.einsum("nd,nd->n", rest, rest)
             sizes = np.einsum("nd,nd->n", points, points)
             known = products > 0
             products = np.where(known, products, 1.0)
             factors = np.where(known, energies / products, 0.0)
             tangents = np.sqrt(np.where(known, np.maximum(sizes * energies / products**2 - 1, 0.0), 0.0))
             codes[block, : self._bytes] = self._packed(numbers)
-            factors = np.minimum(factors, np.finfo(np.float32).max)
-            codes[block, self._bytes : -2] = factors.astype("<f4")[:, None].view(np.uint8)
-            codes[block, -2:] = np.minimum(tangents, _STEEPEST).astype("<f2")[:, None].view(np.uint8)
+            kept = factors / self._scales[0], coordinates / self._scales[1], np.minimum(tangents, _STEEPEST)
+            tail = np.stack(kept, axis=1).clip(-_LARGEST_HALF, _LARGEST_HALF).astype("<f2")
+            codes[block, self._bytes :] = tail.view(np.uint8)
         return codes
 
     def decode(self, codes: Codes) -> Vectors:
-        points = (self._numbers(codes) - self._middle) * self._factors(codes)[:, None]
-        turned = exact_product(points, np.ascontiguousarray(self._turn.T))
-        return saturated(turned.astype(np.float64) + self._centre)
+        factors, coordinates, _ = self._tails(codes)
+        rest = turned_back((self._numbers(codes) - self._middle) * factors[:, None], self._signs)
+        along = self._along
+        coordinates = coordinates - np.einsum(
+            "nd,d->n", rest, along
+        )  # what rounding has put there is known to be wrong
+        return saturated(rest + coordinates[:, None] * along + self._centre)
 
     def products(self, queries: Vectors, codes: Codes) -> Vectors:
         compiled = kernels()
-        turned = exact_product(queries, self._turn)
-        offsets = queries.astype(np.float64) @ self._centre.astype(np.float64)
+        wide = queries.astype(np.float64)
+        along, rest = self._parted(wide)
+        turned_queries = saturated(rest)
+        offsets = wide @ self._centre.astype(np.float64)
         out = np.empty((len(queries), len(codes)), np.float32)
-        if self.bits >= 4:
-            columns = np.zeros((len(queries), self.size if self.bits == 8 else 2 * self._bytes), np.float32)
-            columns[:, : self.size] = turned
-            high, low, units = halves(columns)
+        if self.bits == 8:
+            high, low, units = halves(turned_queries)
             sums = self._middle * (256.0 * high.sum(axis=1, dtype=np.int64) + low.sum(axis=1, dtype=np.int64))
-            given = (high, low, units, sums, offsets, self._bytes, self.bits == 4, codes, out)
+            given = (high, low, units, sums, offsets, along, self._bytes, False, self._scales, codes, out)
             over_rows(compiled.products_of_points, len(codes), *given)
             return out
-        units = np.maximum(np.abs(turned).max(axis=1, initial=0.0).astype(np.float64), 1e-300) / 127
-        whole = np.rint(turned / units[:, None]).astype(np.int8)
+        # Codes of four bits are off by eight times what eight bits of the query leave.
+        units = np.maximum(np.abs(turned_queries).max(axis=1, initial=0.0).astype(np.float64), 1e-300) / 127
+        whole = np.rint(turned_queries / units[:, None]).astype(np.int8)
         sums = self._middle * whole.sum(axis=1, dtype=np.int64)
-        planes = _query_planes(whole, self._words)
-        over_rows(compiled.products_of_planes, len(codes), planes, units, sums, offsets, self.bits, codes, out)
+        if self.bits == 4:
+            pairs = np.zeros((len(queries), 2 * self._bytes), np.int8)
+            pairs[:, : self.size] = whole
+            given = (pairs, pairs, units, sums, offsets, along, self._bytes, True, self._scales, codes, out)
+            over_rows(compiled.products_of_points, len(codes), *given)
+            return out
+        by_planes = (
+            _query_planes(whole, self._words),
+            units,
+            sums,
+            offsets,
+            along,
+            self.bits,
+            self._scales,
+            codes,
+            out,
+        )
+        over_rows(compiled.products_of_planes, len(codes), *by_planes)
         return out
 
     def squared_norms(self, codes: Codes) -> Vectors:
-        """|x|² = |c|² + 2 c·(x - c) + |x - c|², of which the last is known and the middle estimated."""
+        """|x|²: of what lies along the mean, and of the rest, which is at a right angle to it."""
+        _, coordinates, _ = self._tails(codes)
         centre = self._centre.astype(np.float64)
-        lengths = self._lengths(codes)
-        moved = (self.decode(codes) - self._centre).astype(np.float64)
-        norms = centre @ centre + 2 * np.einsum("nd,d->n", moved, centre) + lengths**2
-        return saturated(np.maximum(norms, 0.0))
+        along = np.sqrt(np.einsum("d,d->", centre, centre)) + coordinates
+        return saturated(along**2 + self._lengths(codes) ** 2)
 
     def errors(self, queries: Vectors, codes: Codes) -> Vectors:
-        """|x - c| |q| tan / sqrt(d - 1) times epsilon: theorem 3.2 of Gao & Long 2024."""
-        reach = self._lengths(codes) * self._tangents(codes) * (_EPSILON / np.sqrt(max(self.size - 1, 1)))
-        norms = np.sqrt(np.einsum("bd,bd->b", queries, queries, dtype=np.float64))
-        return np.asarray(norms[:, None] * reach[None], dtype=np.float32)
+        """|x'| |q'| tan / sqrt(d - 1) times epsilon, x' and q' being the rests: theorem 3.2 of Gao & Long 2024; and what rounding
+        of factor and coordinate adds at most.
+        """
+        _, coordinates, tangents = self._tails(codes)
+        wide = queries.astype(np.float64)
+        along = np.einsum("bd,d->b", wide, self._along)
+        rests = np.sqrt(np.maximum(np.einsum("bd,bd->b", wide, wide) - along**2, 0.0))
+        steep = tangents * (_EPSILON / np.sqrt(max(self.size - 1, 1))) + _HALF_STEP
+        reach = rests[:, None] * (self._lengths(codes) * steep)[None]
+        reach += np.abs(along)[:, None] * (_HALF_STEP * np.abs(coordinates))[None]
+        return np.asarray(reach, dtype=np.float32)
 
-    def _factors(self, codes: Codes) -> Vectors:
-        factors: Vectors = np.ascontiguousarray(codes[:, self._bytes : -2]).view("<f4")[:, 0]
-        return factors
+    def _tails(self, codes: Codes) -> tuple[Wide, Wide, Wide]:
+        """Factors, coordinates and tangents, (N,) each."""
+        tail = np.ascontiguousarray(codes[:, self._bytes :]).view("<f2").astype(np.float64)
+        return tail[:, 0] * self._scales[0], tail[:, 1] * self._scales[1], tail[:, 2]
 
-    def _tangents(self, codes: Codes) -> NDArray[np.float64]:
-        return np.ascontiguousarray(codes[:, -2:]).view("<f2")[:, 0].astype(np.float64)
-
-    def _lengths(self, codes: Codes) -> NDArray[np.float64]:
-        """|x - c|: f |grid point| is longer than that by the cosine of the angle."""
+    def _lengths(self, codes: Codes) -> Wide:
+        """Of what is coded: f |grid point| is longer than that by the cosine of the angle."""
         points = self._numbers(codes) - self._middle
         sizes = np.sqrt(np.einsum("nd,nd->n", points, points))
-        lengths: NDArray[np.float64] = self._factors(codes) * sizes / np.sqrt(1 + self._tangents(codes) ** 2)
+        factors, _, tangents = self._tails(codes)
+        lengths: Wide = factors * sizes / np.sqrt(1 + tangents**2)
         return lengths
 
     def _packed(self, numbers: NDArray[np.uint8]) -> Codes:

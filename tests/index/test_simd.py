@@ -251,6 +251,24 @@ def test_products_of_short_floats_are_close(width: int) -> None:
         assert found == pytest.approx(want, rel=1e-4, abs=1e-4)
 
 
+def test_a_float16_is_read_from_wherever_it_stands() -> None:
+    @njit
+    def fast(matrix, at, out):
+        for row in range(matrix.shape[0]):
+            out[row] = simd.half_at(matrix, row, at)
+
+    matrix = np.zeros((63_488, 5), np.uint8)
+    bits = np.arange(2**16, dtype=np.uint16)
+    finite = bits[bits & 0x7C00 != 0x7C00]
+    for at in (0, 1, 3):
+        matrix[:, at : at + 2] = finite.astype("<u2")[:, None].view(np.uint8)
+        found = np.empty(len(finite), np.float32)
+        fast(matrix, at, found)
+        assert np.array_equal(found, finite.view(np.float16).astype(np.float32))
+    plain = [simd.plain_half_at(matrix, row, 3) for row in range(0, len(finite), 997)]
+    assert plain == finite[::997].view(np.float16).astype(np.float32).tolist()
+
+
 def float8(exponent_bits: int, mantissa_bits: int, finite: int) -> Rows:
     """(256,): what each code stands for, by the format; infinity where it is no finite number."""
     codes = np.arange(256)

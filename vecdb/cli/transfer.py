@@ -14,7 +14,7 @@ import gzip
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, fields
+from dataclasses import astuple, fields
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -24,7 +24,7 @@ import orjson
 
 from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import InvalidInput, InvalidRecord, MissingExtra
-from vecdb.index.base import HnswConfig
+from vecdb.index.base import index_config
 from vecdb.metadata import decode, encode
 from vecdb.types import Filter, Link, Page, Record
 
@@ -130,9 +130,12 @@ def put_links(collection: Collection, links: Sequence[Mapping[str, Any]]) -> int
 
 def _settings(collection: Collection) -> dict[str, Any]:
     """The settings that are not the usual ones, in nested objects."""
-    given, usual = (asdict(config) for config in (collection.config, CollectionConfig()))
-    text, index = (_changed(given[part], usual[part]) for part in ("text", "index"))
-    changed = {"metric": given["metric"]} if given["metric"] != usual["metric"] else {}
+    usual = CollectionConfig(index=type(collection.config.index)())
+    given, usual_given = collection.config.as_json(), usual.as_json()
+    text, index = (_changed(given[part], usual_given[part]) for part in ("text", "index"))
+    if "kind" in given["index"]:
+        index["kind"] = given["index"]["kind"]
+    changed = {"metric": given["metric"]} if given["metric"] != usual.metric else {}
     return changed | ({"text": text} if text else {}) | ({"index": index} if index else {})
 
 
@@ -145,7 +148,7 @@ def _checked_settings(given: object) -> dict[str, Any]:
     makers: dict[str, Callable[[Any], Any]] = {
         "metric": str,
         "text": lambda text: TextConfig(**text),
-        "index": lambda index: HnswConfig(**index),
+        "index": index_config,
     }
     settings = _object(given, f"{_COLLECTION} of the file")
     try:
