@@ -40,7 +40,7 @@ _DEEPER_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 SHIPPED = HeadConfig("linear", dimension=128)
 TRAINED_ON = {"scifact": "train", "cosqa": "dev"}
 TUNED_ON = "msmarco-dl21"
-_NEGATIVES = 15
+_NEGATIVES = 7  # as many as a step looks at
 _LOOKED_AT = 50
 
 
