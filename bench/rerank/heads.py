@@ -40,7 +40,7 @@ _DEEPER_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 SHIPPED = HeadConfig("linear", dimension=128)
 TRAINED_ON = {"scifact": "train", "cosqa": "dev"}
 TUNED_ON = "msmarco-dl21"
-_NEGATIVES = 15
+_NEGATIVES = 7  # as many as a step looks at
 _LOOKED_AT = 50
 
 
@@ -86,23 +86,24 @@ class Set:
         return orders
 
 
-def slates_of_training(name: str, split: str) -> list[Slate]:
-    """The split's queries, each with its judged documents and the nearest others."""
+def slates_of_training(name: str, split: str, most: int | None = None) -> list[Slate]:
+    """The split's queries (at most so many), each with its judged documents and the nearest others."""
     judged = load(name)
     train = load_judged(data_folder() / "text" / name, split=split)
-    texts = list(train.queries.values())
+    asked = dict(list(train.queries.items())[:most])
+    texts = list(asked.values())
     from vecdb.embedding.minilm import MiniLM
 
     documents, _ = vectors_of(judged)
     nearest = np.argsort(-(MiniLM().embed_documents(texts) @ documents.T), axis=1)[:, : _NEGATIVES + 5]
     place = {id: i for i, id in enumerate(judged.ids)}
     lists = []
-    for query, near in zip(train.queries, nearest.tolist()):
+    for query, near in zip(asked, nearest.tolist()):
         good = [place[d] for d, grade in train.qrels[query].items() if grade > 0 and d in place]
         others = [d for d in near if d not in good][:_NEGATIVES]
         lists.append((good + others, np.array([1.0] * len(good) + [0.0] * len(others))))
     wanted = [document for found, _ in lists for document in found]
-    states = states_of(judged, wanted, texts, split)
+    states = states_of(judged, wanted, texts, split if most is None else f"{split}{most}")
     return [
         Slate(query, [states.documents[d] for d in found], targets)
         for query, (found, targets) in zip(states.queries, lists)
@@ -119,11 +120,17 @@ def slates_of_lists(judged: Set) -> list[Slate]:
     return slates
 
 
-def study(names: Sequence[str], seeds: int, steps: int, kinds: Sequence[str] = tuple(KINDS)) -> Iterator[Line]:
+def study(
+    names: Sequence[str],
+    seeds: int,
+    steps: int,
+    kinds: Sequence[str] = tuple(KINDS),
+    most: int | None = None,
+) -> Iterator[Line]:
     """A line for each kind and rate on the set that is tuned on, then for each kind and seed on the others, with the nDCG of each
-    query, so that `against_linear` can pair them. kinds may be measured in several runs.
+    query, so that `against_linear` can pair them. kinds may be measured in several runs. most: training queries of each set.
     """
-    slates = [one for name, split in TRAINED_ON.items() for one in slates_of_training(name, split)]
+    slates = [one for name, split in TRAINED_ON.items() for one in slates_of_training(name, split, most)]
     tuned_on = Set.of(TUNED_ON)
     recipe = Recipe(steps=steps)
     rates: dict[str, float] = {}

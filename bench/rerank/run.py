@@ -83,7 +83,7 @@ def _pruning(given: argparse.Namespace) -> Iterator[Line]:
 def _heads(given: argparse.Namespace) -> Iterator[Line]:
     from bench.rerank.heads import KINDS, study
 
-    yield from study(given.sets or HELD_OUT, given.seeds, given.steps, given.kinds or list(KINDS))
+    yield from study(given.sets or HELD_OUT, given.seeds, given.steps, given.kinds or list(KINDS), given.queries)
 
 
 def _e2rank(given: argparse.Namespace) -> Iterator[Line]:
@@ -249,7 +249,9 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", help="heads: some kinds")
     parser.add_argument("--steps", type=int, default=150, help="of training")
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--queries", type=int, help="of each set, for e2rank, readers (all) and listwise (20)")
+    parser.add_argument(
+        "--queries", type=int, help="of each set: heads (training), e2rank, readers (all), listwise (20)"
+    )
     parser.add_argument("--encoder", nargs="+", help="trained E2Rank encoders; the default embedding model without it")
     parser.add_argument("--cross-encoder", nargs="+", default=[], metavar="FOLDER")
     parser.add_argument("--mvp", nargs="+", default=[], metavar="FOLDER")
