@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import torch
 
 Metric = Literal["ip", "cosine", "l2"]
+_AT_ONCE = 1024  # rows whose links are made together
 
 
 def similarities(queries: torch.Tensor, base: torch.Tensor, metric: Metric) -> torch.Tensor:
@@ -32,6 +33,73 @@ def topk(
         scores = scores.masked_fill(~allowed[None, :], float("-inf"))
     best, rows = scores.topk(min(k, base.shape[0]), dim=1)
     return best, rows.masked_fill(best == float("-inf"), -1)
+
+
+def link_all(
+    base: torch.Tensor, *, own: int, most: int, metric: Metric, candidates: int = 63, first_group: int = 1024
+) -> torch.Tensor:
+    """(N, most) int32: links among rows (N, D) float32 that come in this order, by the rules of gpu.links; -1 behind the last.
+
+    Groups double what is there; exact neighbours up to the group's end are pruned, and those that chose a row taken in.
+    """
+    import torch
+
+    count = len(base)
+    chosen = torch.full((count, own), -1)
+    first, end = 0, min(first_group, count)
+    while first < count:
+        for nodes in torch.arange(first, end, device=base.device).split(_AT_ONCE):
+            near = topk(base[nodes], base[:end], candidates, metric=metric)[1]
+            chosen[nodes.cpu()] = prune(base, nodes, near, own, metric=metric).cpu()
+        first, end = end, min(2 * end, count)
+    partners: list[set[int]] = [{other for other in row if other >= 0} for row in chosen.tolist()]
+    for node, row in enumerate(chosen.tolist()):
+        for other in row:
+            if other >= 0:
+                partners[other].add(node)
+    links = torch.full((count, most), -1, dtype=torch.int32)
+    for nodes in torch.arange(count).split(_AT_ONCE):
+        width = min(candidates, max((len(partners[node]) for node in nodes.tolist()), default=0))
+        near = torch.full((len(nodes), width), -1)
+        for i, node in enumerate(nodes.tolist()):
+            others = torch.tensor(sorted(partners[node]), dtype=torch.int64)
+            scores = similarities(base[node : node + 1], base[others.to(base.device)], metric)[0].cpu()
+            ranked = others[scores.sort(descending=True, stable=True).indices][:width]
+            near[i, : len(ranked)] = ranked
+        kept = prune(base, nodes.to(base.device), near.to(base.device), most, metric=metric, all_if_few=True)
+        links[nodes] = kept.cpu().to(torch.int32)
+    return links
+
+
+def prune(
+    base: torch.Tensor,
+    nodes: torch.Tensor,
+    candidates: torch.Tensor,
+    keep: int,
+    *,
+    metric: Metric,
+    all_if_few: bool = False,
+) -> torch.Tensor:
+    """(n, keep) int64: algorithm 4 of Malkov & Yashunin for nodes (n,) with candidates (n, C), nearest first, -1: none."""
+    import torch
+
+    slots = torch.cat([nodes[:, None], candidates], 1)
+    rows = base[slots.clamp(min=0)]
+    near = rows @ rows.transpose(1, 2)
+    if metric == "l2":
+        lengths = torch.diagonal(near, dim1=1, dim2=2)
+        near = 2 * near - lengths[:, :, None] - lengths[:, None, :]
+    known = (slots >= 0) & (slots != nodes[:, None])
+    nearer = torch.ones(near.shape[1:], dtype=torch.bool, device=base.device).tril(-1)
+    bars = ((near >= near[:, :, :1]) | (slots[:, :, None] == slots[:, None, :])) & nearer & known[:, None, :]
+    taken = known.clone()
+    waits = known.sum(1) > keep if all_if_few else torch.ones(len(nodes), dtype=torch.bool, device=base.device)
+    for i in range(1, slots.shape[1]):
+        taken[:, i] &= ~(bars[:, i] & taken).any(1) | ~waits
+    rank = taken.long().cumsum(1) - 1
+    chosen = torch.full((len(nodes), keep + 1), -1, device=base.device)
+    chosen.scatter_(1, torch.where(taken & (rank < keep), rank, keep), slots)
+    return chosen[:, :keep]
 
 
 def walk(

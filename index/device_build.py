@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,18 @@ def links_of(corpus: Any, levels: NDArray[np.uint8], config: HnswConfig) -> tupl
 
     from vecdb.gpu.links import link_all, subset
 
+    def link(members: NDArray[np.int32], own: int, most: int) -> NDArray[np.int32]:
+        among = subset(corpus, torch.from_numpy(members).to(corpus.device, torch.int64))
+        places: NDArray[np.int32] = link_all(among, own=own, most=most).cpu().numpy()
+        return places
+
+    return level_by_level(link, levels, config)
+
+
+def level_by_level(
+    link: Callable[[NDArray[np.int32], int, int], NDArray[np.int32]], levels: NDArray[np.uint8], config: HnswConfig
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The same for link(members, own, most): places (n, most) of links among nodes (n,), which come in this order."""
     count, M = len(levels), config.M
     starts = np.cumsum(levels, dtype=np.int64) - levels
     base = np.full((count, 2 * M), -1, np.int32)
@@ -61,8 +74,7 @@ def links_of(corpus: Any, levels: NDArray[np.uint8], config: HnswConfig) -> tupl
         members = coming[levels[coming] >= level]
         if len(members) < 2:
             continue
-        among = subset(corpus, torch.from_numpy(members).to(corpus.device, torch.int64))
-        places = link_all(among, own=M, most=M if level else 2 * M).cpu().numpy()
+        places = link(members, M, M if level else 2 * M)
         found = np.where(places >= 0, members[places], -1).astype(np.int32)
         if level:
             upper[starts[members] + level - 1] = found

@@ -15,12 +15,14 @@ from typing import Any
 
 from bench.machine import describe_run, result_path, results_folder
 
+_ON_CPU = "engine"
 _OPERATIONS = ("search", "maxsim", "links", "walk", "codecs")
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__, formatter_class=_KeepLines)
-    parser.add_argument("--only", nargs="*", choices=_OPERATIONS, help="these operations alone")
+    parser.add_argument("--only", nargs="*", choices=(*_OPERATIONS, _ON_CPU), help="these operations alone")
+    parser.add_argument("--sets", nargs="*", default=["latent-50000", "minilm", "fashion"], help="of `engine`")
     parser.add_argument("--rows", type=int, default=1_000_000, help="vectors searched")
     parser.add_argument("--dims", type=int, nargs="*", default=[768, 128])
     parser.add_argument("--out", type=Path, help="folder of the result file")
@@ -31,10 +33,10 @@ def main(arguments: list[str]) -> int:
         has_gpu = torch.cuda.is_available()
     except ImportError:
         has_gpu = False
-    if not has_gpu:
+    if not has_gpu and options.only != [_ON_CPU]:
         print("bench gpu needs a GPU, and PyTorch and Triton to use it (extra [gpu])")
         return 1
-    whole = options.only is None and options.rows == 1_000_000
+    whole = options.only in (None, [_ON_CPU]) and options.rows == 1_000_000
     path = result_path(options.out or results_folder(whole=whole), "gpu")
     with path.open("w") as file:
         for line in _lines(options):
@@ -50,6 +52,12 @@ class _KeepLines(argparse.RawDescriptionHelpFormatter):
 
 
 def _lines(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    if options.only == [_ON_CPU]:
+        from bench.gpu.engine import engine
+
+        for name in options.sets:
+            yield from ({**describe_run("gpu"), "operation": _ON_CPU, **case} for case in engine(name))
+        return
     from bench.gpu import operations
 
     card = operations.ceilings()
