@@ -91,19 +91,24 @@ class Forward:
         return functional.normalize(self._normed("final", found), dim=-1)
 
     def auxiliary(
-        self, before: Tensor, columns: Tensor, candidates: Tensor, made: list[tuple[Tensor, Tensor]]
+        self, before: Tensor, columns: Tensor, candidates: Tensor, users: Tensor, made: list[tuple[Tensor, Tensor]]
     ) -> Tensor:
-        """(W, P, C): target-aware scores of candidates (W, P, C) before the targets in columns (W, P)."""
+        """(W, P, C): target-aware scores of candidates (W, P, C) before the targets in columns (W, P); users as for `ranker`.
+
+        What the tokens say is added to what the generator says: else they would first teach the shared layers all that the
+        generator knows already, worse.
+        """
         windows, places, count = candidates.shape
         tokens = self._through("aux", self._items(candidates)).reshape(windows, places * count, -1)
         spread = columns.repeat_interleave(count, 1)
         found = self.beside(tokens, spread, before[:, self.config.long :], made)
-        return (self._normed("aux.norm", found) @ self.weights["aux.score"]).reshape(windows, places, count)
+        seen = (self._normed("aux.norm", found) @ self.weights["aux.score"]).reshape(windows, places, count)
+        return seen + self.weights["aux.generator"] * self._likely(candidates, users)
 
     def ranker(self, before: Tensor, columns: Tensor, candidates: Tensor, users: Tensor) -> Tensor:
         """(W, P, C): the ranker's scores of candidates (W, P, C) before the targets in columns (W, P).
 
-        users (W, P, D): their user vectors, which get no gradient from here: the generator is to find, not to order.
+        users (W, P, D): their user vectors.
         """
         w, config = self.weights, self.config
         age = columns[:, :, None] + config.long - torch.arange(before.shape[1], device=before.device)
@@ -119,8 +124,13 @@ class Forward:
         found = torch.einsum("wpch,whd->wpcd", attention, values)
         found = found.masked_fill(hidden.all(-1)[:, :, None, None], 0.0)
         seen = self._through("ranker", self._dropped(torch.cat([items, found, items * found], -1)))[..., 0]
-        likely = torch.einsum("wpcd,wpd->wpc", self.vectors(candidates), users.detach()) / config.temperature
-        return seen + w["ranker.generator"] * likely
+        return seen + w["ranker.generator"] * self._likely(candidates, users)
+
+    def _likely(self, candidates: Tensor, users: Tensor) -> Tensor:
+        """(W, P, C): what the generator says of candidates (W, P, C) for users (W, P, D). Its own loss alone teaches it, which
+        sees many more negatives.
+        """
+        return torch.einsum("wpcd,wpd->wpc", self.vectors(candidates), users).detach() / self.config.temperature
 
     def vectors(self, items: Tensor) -> Tensor:
         """(…, D): items at unit length, as they are searched."""
@@ -158,14 +168,16 @@ def initial(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, Any]:
     rng = np.random.default_rng([seed, 0])
     made = {}
     for name, shape in shapes.items():
-        if name.endswith(".g") or name == "ranker.generator":
+        if name.endswith((".g", ".generator")):
             made[name] = np.ones(shape, np.float32)
         elif len(shape) == 1 or name.endswith(".distance"):
             made[name] = np.zeros(shape, np.float32)
         else:
             inner = shape[1] if name == "item" else shape[0]
             made[name] = (rng.standard_normal(shape) / np.sqrt(inner)).astype(np.float32)
-            if name.endswith(".out") or (name.endswith(".w2") and name not in ("aux.w2", "ranker.history.w2")):
+            if name.endswith((".out", ".score")) or (
+                name.endswith(".w2") and name not in ("aux.w2", "ranker.history.w2")
+            ):
                 made[name] *= np.float32(_ADDED)
     made["item"][PADDING] = 0.0
     return made

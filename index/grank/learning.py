@@ -262,10 +262,11 @@ def step_losses(
         collides = (candidates[..., 1:] == told[..., None]).flatten(0, 1)
         return mean_over(info_nce(flat[:, 0], flat[:, 1:], collides, expected), told.flatten())
 
-    auxiliary = loss(forward.auxiliary(before, columns, candidates, made)) if recipe.auxiliary else None
-    ranker = None
+    chosen = users.gather(1, columns[:, :, None].expand(-1, -1, users.shape[-1]))
+    auxiliary = ranker = None
+    if recipe.auxiliary:
+        auxiliary = loss(forward.auxiliary(before, columns, candidates, chosen, made))
     if recipe.ranker and config.has_ranker:
-        chosen = users.gather(1, columns[:, :, None].expand(-1, -1, users.shape[-1]))
         ranker = loss(forward.ranker(before, columns, candidates, chosen))
     return generator, auxiliary, ranker
 

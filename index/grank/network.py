@@ -36,7 +36,7 @@ def shapes(config: GRankConfig, items: int) -> dict[str, tuple[int, ...]]:
         made |= {f"{name}.distance": (config.heads, config.short + 1), f"{name}.norm2.g": (d,), f"{name}.norm2.b": (d,)}
         made |= _net(name, d, hidden, d)
     made |= {"final.g": (d,), "final.b": (d,), **_net("aux", d, hidden, d), "aux.norm.g": (d,), "aux.norm.b": (d,)}
-    made |= {"aux.score": (d, 1)}
+    made |= {"aux.score": (d, 1), "aux.generator": (1,)}
     if config.has_ranker:
         made |= _net("ranker.history", d, hidden, d)
         made |= {f"ranker.{name}": (d, d) for name in ("query", "key", "value")}

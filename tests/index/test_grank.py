@@ -211,9 +211,9 @@ def test_an_auxiliary_token_is_told_by_its_candidate_alone(forward: Forward) -> 
     """Another candidate beside it changes nothing, and neither does one in another place."""
     before = torch.from_numpy(np.random.default_rng(6).integers(1, ITEMS + 1, size=(1, TINY.long + TINY.short)))
     made = forward.history(before[:, TINY.long :])
-    columns = torch.tensor([[1, 4]])
-    one = forward.auxiliary(before, columns, torch.tensor([[[3, 5], [3, 5]]]), made)
-    other = forward.auxiliary(before, columns, torch.tensor([[[3, 9], [7, 5]]]), made)
+    columns, users = torch.tensor([[1, 4]]), torch.ones(1, 2, TINY.dimension)
+    one = forward.auxiliary(before, columns, torch.tensor([[[3, 5], [3, 5]]]), users, made)
+    other = forward.auxiliary(before, columns, torch.tensor([[[3, 9], [7, 5]]]), users, made)
     assert torch.allclose(one[0, 0, 0], other[0, 0, 0])
     assert torch.allclose(one[0, 1, 1], other[0, 1, 1])
     assert not torch.allclose(one[0, 0, 1], other[0, 0, 1])
