@@ -27,6 +27,7 @@ STATUS: dict[type[errors.VecdbError], int] = {
     errors.NotFound: 404,
     errors.ConfigMismatch: 409,
     errors.ModelUnavailable: 503,
+    errors.NoModel: 409,
     errors.MissingExtra: 501,
     errors.DatabaseBusy: 503,
     errors.DatabaseClosed: 503,

@@ -12,7 +12,7 @@ import orjson
 from vecdb import embedding
 from vecdb.config import CollectionConfig
 from vecdb.embedding.base import CachedEmbedder, Embedder
-from vecdb.errors import CollectionNotFound, ModelMismatch, ModelUnavailable
+from vecdb.errors import CollectionNotFound, ModelMismatch, ModelUnavailable, NoModel
 from vecdb.index.base import IndexConfig
 from vecdb.kept import Kept
 from vecdb.rerank.base import TokenEncoder
@@ -166,11 +166,11 @@ class Definition:
             self.check_model(embedder.name)
             return embedder
         if self.config.model is not None:
-            raise ModelUnavailable(
+            raise NoModel(
                 f"collection {self.name!r} was embedded with {self.config.model!r}, an object of the program that made it; "
                 f"open it with db.collection({self.name!r}, embed=…), or give vectors"
             )
-        raise ModelUnavailable(
+        raise NoModel(
             f"collection {self.name!r} has no embedding model; give vectors, search with mode='text', "
             "or make it with embed='default'"
         )

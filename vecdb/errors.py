@@ -15,6 +15,7 @@
     │   └── QueryNotFound              no query of this name is saved with the collection
     ├── ConfigMismatch                 a collection opened with settings other than those it was made with
     ├── ModelUnavailable               an embedding or reranking model cannot be loaded or reached
+    │   └── NoModel                    the collection has none that it could load by itself; waiting does not bring one
     ├── MissingExtra (ImportError)     an optional package is not installed; says the install line
     ├── RerankStopped                  a reranker ran out of time or was cancelled; the search itself goes on
     ├── StorageError
@@ -119,6 +120,10 @@ class ConfigMismatch(VecdbError):
 
 
 class ModelUnavailable(VecdbError):
+    pass
+
+
+class NoModel(ModelUnavailable):
     pass
 
 
