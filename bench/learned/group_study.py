@@ -1,4 +1,4 @@
-"""What ways to rank groups are measured by: average precision and recall@10 of each query, and the distances that it took."""
+"""What ways to rank groups are measured by: average precision and recall of the first ten of each query, and the distances that it took."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ def recall(groups: Sequence[int], good: frozenset[int]) -> float:
 
 
 def average_precision(groups: Sequence[int], good: frozenset[int]) -> float:
-    places = [place for place, group in enumerate(groups, 1) if group in good]
-    return sum(count / place for count, place in enumerate(places, 1)) / len(good)
+    """Of the first ten."""
+    places = [place for place, group in enumerate(groups[:K], 1) if group in good]
+    return sum(count / place for count, place in enumerate(places, 1)) / min(K, len(good))
 
 
 def interval(differences: NDArray[np.float64], seed: int) -> tuple[float, float, float]:

@@ -22,13 +22,13 @@ from vecdb.index.groups.exact import Grouped, RankedGroups, Source, ranked_pairs
 from vecdb.index.groups.kernel import GroupKernel
 from vecdb.index.groups.probing import measured_again
 
-_DIRECTIONS = 12
-_GRIDS = 8
+_DIRECTIONS = 20
+_GRIDS = 12
 _RADII = 8
-_MEETS = 0.8  # chance of a pair at the radius to meet in at least one grid
+_MEETS = 0.85  # chance of a pair at the radius to meet in at least one grid
 _SAMPLE = 256
 _FINEST, _COARSEST = 0.05, 0.99  # quantiles of the distance to the nearest foreign vector
-_MOST_MET = 0.03  # of all vectors, beyond which a query vector is not looked up at coarser radii
+_MOST_MET = 0.05  # of all vectors, after which a query vector looks into no other grid
 _AT_ONCE = 65_536
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -36,7 +36,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 @dataclass(frozen=True)
 class Grids:
     """positions (n,): of the vectors in the cells; basis (D, m): the directions; turns (T, m, m), widths (T,), shifts (T, m) of T
-    tables, finest first, `grids` of each radius; keys (T, n) int64 ascending, members (T, n) int32: which of positions.
+    tables, finest first; keys (T, n) int64 ascending, members (T, n) int32: which of positions.
     """
 
     positions: NDArray[np.int64]
@@ -46,7 +46,6 @@ class Grids:
     shifts: NDArray[np.float64]
     keys: NDArray[np.int64]
     members: NDArray[np.int32]
-    grids: int
 
     @classmethod
     def of(cls, grouped: Grouped, *, grids: int = _GRIDS, radii: int = _RADII, seed: int = 0) -> Grids:
@@ -67,7 +66,7 @@ class Grids:
             cells = cells_of(reduced, turn, width, shift)
             order = np.argsort(cells, kind="stable")
             keys[table], members[table] = cells[order], order
-        return cls(grouped.positions, basis, turns, widths, shifts, keys, members, grids)
+        return cls(grouped.positions, basis, turns, widths, shifts, keys, members)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -78,7 +77,7 @@ class Grids:
 
     def met(self, queries: Vectors, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """Number of the query vector (e,) and position (e,) of each pair that meets, and entries read. most: a query vector that
-        has met so many looks no further than its radius.
+        has met so many looks into no other grid.
         """
         from vecdb.index.groups import kernels
 
@@ -90,9 +89,7 @@ class Grids:
         marks, room = np.full(len(self), -1, np.int32), np.empty(len(self), np.int32)
         asked, met, read = [], [], 0
         for number in range(len(queries)):
-            count, entries = kernels.meet(
-                self.keys, self.members, wanted[number], self.grids, most, marks, number, room
-            )
+            count, entries = kernels.meet(self.keys, self.members, wanted[number], most, marks, number, room)
             read += entries
             asked.append(np.full(count, number))
             met.append(self.positions[room[:count]])

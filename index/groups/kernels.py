@@ -7,16 +7,15 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def meet(keys, members, wanted, grids, most, marks, number, met):
+def meet(keys, members, wanted, most, marks, number, met):
     """What a query vector shares a cell with, each once, into met (n,) int32 -> how many, entries read.
 
     keys (T, n) int64 ascending in each table, members (T, n) int32; wanted (T,) int64: the query's cell in each table, finest
-    radius first, `grids` tables of each. most: where so many were met after a radius, no coarser one is looked at.
-    marks (n,) int32: never `number` before the call.
+    radius first. most: once so many were met, no other table is looked at. marks (n,) int32: never `number` before the call.
     """
     count, read = 0, 0
     for t in range(wanted.shape[0]):
-        if t % grids == 0 and count >= most:
+        if count >= most:
             break
         low, high = 0, keys.shape[1]
         key = wanted[t]
