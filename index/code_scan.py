@@ -277,7 +277,8 @@ class CodeScanIndex:
         weights = None if weights is None else weights[: self._size]
         if rows is not None:
             codes, weights = codes[rows], None if weights is None else weights[rows]
-        return self._codec.distances(query, codes, weights=weights)[0]
+        distances: Vectors = self._codec.distances(query, codes, weights=weights)[0]
+        return distances
 
     def _scan(self, targets: Vectors, k: int, rows: Positions, depth: int) -> Neighbours:
         gathered = len(rows) <= _GATHER_SHARE * self._size

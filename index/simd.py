@@ -650,7 +650,7 @@ def _dot_planes(typing_context, matrix, row, planes, bits):
         width = builder.mul(count, ir.Constant(_I64, 8))
         bits = context.cast(builder, arguments[3], kinds[3], types.int64)
         shifts = ir.Constant(words, list(range(8)))
-        signs = ir.Constant(words, [1] * 7 + [-1])
+        signs = ir.Constant(words, [0] * 7 + [-1])
 
         def plane(bit: Any, before: list[Any]) -> list[Any]:
             start = builder.gep(line, [builder.mul(bit, width)])
@@ -663,11 +663,11 @@ def _dot_planes(typing_context, matrix, row, planes, bits):
                 return builder.add(total, _call(builder, "llvm.ctpop.v8i64", words, common))
 
             (total,), _ = _accumulate(builder, width, 8, [ir.Constant(words, None)], term, ir.Constant(_I64, 0))
-            worth = _sum(builder, builder.mul(builder.shl(total, shifts), signs))
-            return [builder.add(before[0], builder.shl(worth, bit))]
+            return [builder.add(before[0], builder.shl(total, _everywhere_the(builder, bit, 8)))]
 
-        zero = ir.Constant(_I64, 0)
-        return _loop(builder, bits, 1, [zero], plane, zero)[0][0]
+        (counts,), _ = _loop(builder, bits, 1, [ir.Constant(words, None)], plane, ir.Constant(_I64, 0))
+        # The eighth lane counts negative: all bits turned, and one added.
+        return _sum(builder, builder.sub(builder.xor(builder.shl(counts, shifts), signs), signs))
 
     return types.int64(matrix, row, planes, bits), generate
 

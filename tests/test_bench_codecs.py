@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.codecs import show, study, survey
+from bench.codecs import grouping, show, study, survey
 from bench.codecs.study import Task
 from vecdb.index.exact import exact_search
 
@@ -62,3 +62,13 @@ def test_a_low_rank_at_full_rank_loses_nothing(task: Task) -> None:
     vectors, size = survey._low_rank(task.documents, 32)
     assert vectors == pytest.approx(task.documents, abs=1e-5)
     assert size == 4 * 32 * (600 + 32)
+
+
+def test_grouping_is_compared_at_equal_bytes() -> None:
+    random = np.random.default_rng(1)
+    vectors = random.standard_normal((900, 32)) * np.exp(random.normal(0, 1.0, (900, 1)))
+    lines = list(grouping._compared("small", vectors.astype(np.float32), (4, 3), 1.0))
+    assert [(line["metric"], line["codec"], line["bytes"]) for line in lines] == [
+        (metric, codec, 4) for metric in ("l2", "ip") for codec in ("pq:4", "mpq:3")
+    ]
+    assert all(0 < line["energy_lost"] < 1 and 0 < line["recall"] <= 1 for line in lines)

@@ -2,6 +2,7 @@
 
 study.py    nDCG@10 and recall@10 of every codec at 100, 75, 50 and 25 % of the dimensions, alone and re-checked; published int8
 survey.py   the eight methods of Zhang et al. 2024 that work on given vectors, at equal bytes
+grouping.py  when grouping by magnitude helps product quantisation
 size.py     how large the file of 88,000 records is
 peers.py    Faiss beside us: recall, encoding, scanning
 show.py     tables and a picture

@@ -16,7 +16,7 @@ from bench.codecs.study import codecs_of, judged_task, picture_task, published_i
 from bench.machine import describe_run, result_path, results_folder, version_of
 
 SETS = ("scifact", "dbpedia-50", "cosqa", "cranfield", "fashion")
-PARTS = ("quality", "published", "survey", "peers", "size")
+PARTS = ("quality", "published", "survey", "grouping", "peers", "size")
 _SURVEYED = ("cosqa", "fashion")  # text at unit length, and pictures whose norms differ
 
 
@@ -53,6 +53,10 @@ def _measured(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             from bench.codecs import survey
 
             yield from survey.compare(task)
+    if "grouping" in given.parts:
+        from bench.codecs import grouping
+
+        yield from grouping.compare()
     if "peers" in given.parts:
         from bench.codecs import peers
 

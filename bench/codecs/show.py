@@ -15,6 +15,7 @@ _QUALITY = ("codec", "bytes", "recall", "ndcg", "oversampling", "rechecked_recal
 _OTHERS = {
     "published": ("data", "codec", "recall", "ndcg"),
     "survey": ("data", "codec", "budget", "ratio", "true_bytes", "recall"),
+    "grouping": ("data", "spread", "metric", "codec", "bytes", "energy_lost", "energy_lost_each", "recall"),
     "size": ("codec", "rows", "file_mb", "recode_s", "recall"),
     "peers": ("system", "codec", "bytes", "recall", "encode_gb_s", "scan_ns"),
 }
