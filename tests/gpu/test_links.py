@@ -62,7 +62,7 @@ def test_pruning_takes_what_algorithm_4_takes(metric: Any) -> None:
 
 
 def test_all_links_are_those_of_the_rules_written_out() -> None:
-    base = 5 * normal(40, 20)
+    base = 5 * normal(24, 20)
     slots, first = (16, 256) if DEVICE == "cpu" else (64, 1024)
     found = links.link_all(Corpus(base, metric="l2", device=DEVICE, group=8), own=3, most=6)
     wanted = reference.link_all(base, own=3, most=6, metric="l2", candidates=slots - 1, first_group=first)
