@@ -45,6 +45,8 @@ def link_all(corpus: Corpus, *, own: int, most: int) -> torch.Tensor:
         so_far = _prefix(corpus, end)
         for nodes in torch.arange(first, end, device=corpus.device).split(_AT_ONCE):
             queries = corpus.blocks[0].exact[nodes, : corpus.dimension]
+            if corpus.exact_scale != 1:
+                queries = queries.float() * corpus.exact_scale
             near = topk(queries, so_far, _SLOTS - 1, check=False)
             chosen[nodes] = prune(corpus, nodes, near.rows, own)
         first, end = end, min(2 * end, len(corpus))

@@ -1,7 +1,7 @@
 """An HNSW index searched on a GPU: its vectors and its base links are uploaded as they are, nothing is built again.
 
-Needs the extra [gpu]. Up to some millions of vectors the exact scan of device_scan.py is faster on the same card at any recall
-worth having (bench/gpu/README.md); the walk's time hardly grows with their number.
+Needs the extra [gpu]. A database that is given a GPU scans exactly (device_scan.py): at a million vectors that is faster than the
+walks that others published, at any recall above .8 (bench/gpu/README.md). A walk's time hardly grows with their number.
 """
 
 from __future__ import annotations

@@ -61,6 +61,31 @@ def test_pruning_takes_what_algorithm_4_takes(metric: Any) -> None:
     ]
 
 
+def test_all_links_are_those_of_the_rules_written_out() -> None:
+    base = 5 * normal(24, 20)
+    slots, first = (16, 256) if DEVICE == "cpu" else (64, 1024)
+    found = links.link_all(Corpus(base, metric="l2", device=DEVICE, group=8), own=3, most=6)
+    wanted = reference.link_all(base, own=3, most=6, metric="l2", candidates=slots - 1, first_group=first)
+    assert (found.cpu() == wanted).all()
+
+
+def test_groups_double_and_those_that_were_chosen_link_back() -> None:
+    """The plain twin against loops: 8 nodes meet each other, then 8 meet 16, 16 meet 32, and 8 meet all 40."""
+    base = normal(40, 8).cpu()
+    similar = reference.similarities(base.double(), base.double(), "l2")
+    chosen = []
+    for node in range(40):
+        end = next(end for end in (8, 16, 32, 40) if node < end)
+        near = similar[node, :end].topk(6).indices.tolist()
+        chosen.append(diverse(similar, node, near, 2))
+    made = reference.link_all(base, own=2, most=4, metric="l2", candidates=6, first_group=8)
+    for node, row in enumerate(made.tolist()):
+        partners = {*chosen[node], *(other for other in range(40) if node in chosen[other])}
+        nearest = sorted(partners, key=lambda other, node=node: -float(similar[node, other]))[:6]
+        wanted = nearest if len(nearest) <= 4 else diverse(similar, node, nearest, 4)
+        assert row == wanted + [-1] * (4 - len(wanted))
+
+
 @pytest.mark.parametrize("metric", ["cosine", "l2"] if DEVICE == "cuda" else ["cosine"])
 def test_a_graph_built_on_the_device_is_sound_and_finds_as_much(metric: Any, rng: np.random.Generator) -> None:
     count = 20_000 if DEVICE == "cuda" else 40
