@@ -189,3 +189,35 @@ def test_the_commands_tell_first_and_do_it_when_asked(tmp_path: Path) -> None:
         assert db.collection("few").links() == []
     assert run.invoke(app, ["dedupe", *to, "all", "--policy", "drop"]).exit_code == 2
     assert run.invoke(app, ["import", str(source), *to, "all", "--upsert", "--duplicates", "skip"]).exit_code == 2
+
+
+def test_files_bring_no_chunk_twice(tmp_path: Path) -> None:
+    from vecdb.ingest import IngestSettings, ingest
+
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for id, text in TEXTS.items():
+        (notes / f"{id}.txt").write_text(text)
+    with vecdb.open(":memory:", background=False) as db:
+        docs = collection(db)
+        settings = IngestSettings(root=notes, duplicates="skip")
+        report = ingest(docs, notes, settings=settings)
+        assert report.as_json()["duplicates"] == 2
+        assert sorted(record.parent or "" for record in docs.scan()) == ["a.txt", "b.txt", "c.txt"]
+        again = ingest(docs, notes, settings=settings)
+        assert again.counts == {"unchanged": 5}
+        (notes / "a.txt").write_text(TEXTS["a"] + " indeed")  # is not taken for a duplicate of what it was
+        assert ingest(docs, notes, settings=settings).duplicates == 0
+        assert {record.text for record in docs.scan(where={"$parent": "a.txt"})} == {TEXTS["a"] + " indeed"}
+        linked = db.collection("linked", embed=WordEmbedder())
+        ingest(linked, notes, settings=IngestSettings(root=notes, duplicates="link"))
+        assert linked.count() == 5
+        assert {(link.kind, link.source[0], link.target[0]) for link in linked.links()} == {
+            ("duplicate", "a", "a"),
+            ("duplicate", "b", "b"),
+        }
+        newest = db.collection("newest", embed=WordEmbedder())
+        ingest(newest, notes, settings=IngestSettings(root=notes, duplicates="replace"))
+        assert sorted(record.parent or "" for record in newest.scan()) == ["a2.txt", "b2.txt", "c.txt"]
+        with pytest.raises(vecdb.InvalidInput, match="policy"):
+            IngestSettings(duplicates="drop")  # type: ignore[arg-type]

@@ -1090,7 +1090,10 @@ class Collection:
         found: list[Duplicate] = []
 
         def admit(batch: Batch, vectors: list[Matrix | None]) -> Sequence[int]:
-            written, duplicates = admitted(self, batch, vectors, policy, threshold)
+            if self._present(batch.ids):
+                return range(len(batch))  # the writer refuses an id that exists, and says so
+            new = [Record(id, text, vector=vector) for id, text, vector in zip(batch.ids, batch.texts, vectors)]
+            written, duplicates = admitted(self, new, policy, threshold)
             found.extend(duplicates)
             return written
 

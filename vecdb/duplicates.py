@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 
 from vecdb.errors import InvalidInput
 from vecdb.types import Duplicate, Record
-from vecdb.vectors import Matrix
 
 if TYPE_CHECKING:
     from vecdb.blocking.blocker import Blocker
     from vecdb.blocking.codes import Codes
     from vecdb.collection import Collection
-    from vecdb.records import Batch
 
 Policy = Literal["skip", "link", "replace"]
 POLICIES = ("skip", "link", "replace")
@@ -153,27 +151,22 @@ def dedupe(
 
 
 def admitted(
-    collection: Collection, batch: Batch, vectors: Sequence[Matrix | None], policy: Policy, threshold: float
+    collection: Collection, new: Sequence[Record], policy: Policy, threshold: float, *, parent: str | None = None
 ) -> tuple[list[int], list[Duplicate]]:
-    """Which positions of a batch that is to be added are written under this policy, and the duplicates that were found: among the
-    stored records, and within the batch.
+    """Which places of records that are to come are written under this policy, and the duplicates that were found: among the
+    stored records, less those of a parent that they take the place of, and among themselves.
     """
-    new = [Record(id, text, vector=vector) for id, text, vector in zip(batch.ids, batch.texts, vectors)]
-    everything = list(range(len(new)))
-    if any(record is not None for record in collection.get(batch.ids)):
-        return everything, []  # the writer refuses an id that exists, and says so
-    near = _stored_like(collection, new)
-    stored = {id: record for id, record in zip(near, collection.get(list(near), vectors=True)) if record is not None}
-    old = list(stored.values())
+    near = list(_stored_like(collection, new))
+    stored = [record for record in collection.get(near, vectors=True) if record is not None]
+    old = [record for record in stored if parent is None or record.parent != parent]
     records = [*old, *new]
-    codes = codes_of_records(records)
-    first = len(old)
-    pairs = all_pairs(codes, threshold, first)
+    if not records:
+        return [], []
+    pairs = all_pairs(codes_of_records(records), threshold, len(old))
     if policy == "link":
-        duplicates = [Duplicate(records[b].id, records[a].id, s) for a, b, s in pairs]
-        return everything, duplicates
+        return list(range(len(new))), [Duplicate(records[b].id, records[a].id, s) for a, b, s in pairs]
     gone = standing(len(records), pairs, newest=policy == "replace")
-    written = sorted(set(range(len(new))) - {place - first for place, _, _ in gone})
+    written = sorted(set(range(len(new))) - {place - len(old) for place, _, _ in gone})
     return written, [Duplicate(records[a].id, records[b].id, s) for a, b, s in gone]
 
 
