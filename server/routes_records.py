@@ -16,12 +16,15 @@ from vecdb.server.limits import original
 from vecdb.server.problems import Refused, report
 from vecdb.server.routes_database import json_answer
 from vecdb.server.schemas import (
+    AddBody,
     CountBody,
+    DedupeBody,
     DeleteBody,
     DeriveBody,
     EntitiesBody,
     FacetsBody,
     GetBody,
+    LearnSimilarityBody,
     LinkBody,
     LinksBody,
     LinksOfBody,
@@ -64,12 +67,12 @@ _ACCOUNT = {
     "/records",
     operation_id="addRecords",
     status_code=201,
-    openapi_extra=takes(WriteBody),
+    openapi_extra=takes(AddBody),
     responses=gives(_WRITTEN, status=201),
 )
 def add(target: Writing, raw: JsonBody) -> Response:
     """Add records, all or none; an id that exists is refused (409)."""
-    body = parsed(WriteBody, raw)
+    body = parsed(AddBody, raw)
     return _written(target.open().add(body.as_records(target.settings), **body.given("records")), 201)
 
 
@@ -152,6 +155,27 @@ def delete_one(target: Writing, id: str) -> Response:
     return json_answer({"deleted": target.open().delete([original(id)])})
 
 
+@router.post(
+    "/dedupe",
+    operation_id="dedupe",
+    openapi_extra=takes(DedupeBody),
+    responses=gives(
+        {
+            "policy": "skip",
+            "threshold": 0.9,
+            "records": 1204,
+            "duplicates": [{"id": "p9", "of": "p1", "similarity": 0.97}],
+            "deleted": 1,
+            "linked": 0,
+            "is_applied": False,
+        }
+    ),
+)
+def dedupe(target: Writing, raw: JsonBody) -> Response:
+    """Near duplicates, and what a policy makes of them: skip, link or replace."""
+    return json_answer(wire.deduped_to_wire(target.open().dedupe(**parsed(DedupeBody, raw).given())))
+
+
 @router.post("/links", operation_id="link", openapi_extra=takes(LinksBody), responses=gives({"linked": 1}))
 def link(target: Writing, raw: JsonBody) -> Response:
     """Link records that exist, all or none of the links; one replaces what it cannot stand beside."""
@@ -190,6 +214,18 @@ def link_entities(target: Writing, raw: JsonBody) -> Response:
 def derive(target: Writing, raw: JsonBody) -> Response:
     """Make a vector for each linked record, by what it is linked to; search them with field=fastrp."""
     return json_answer({"vectors": target.open().derive(**parsed(DeriveBody, raw).given())})
+
+
+@router.post(
+    "/learn-similarity",
+    operation_id="learnSimilarity",
+    openapi_extra=takes(LearnSimilarityBody),
+    responses=gives({"triples": 800, "held_out": 200, "before": 0.71, "after": 0.86, "dimension": 64}),
+)
+def learn_similarity(target: Writing, raw: JsonBody) -> Response:
+    """Learn what counts as alike from triples of ids; search by it with field=learned."""
+    found = target.open().learn_similarity(**parsed(LearnSimilarityBody, raw).given())
+    return json_answer(wire.similarity_to_wire(found))
 
 
 @router.post(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from vecdb import wire
+from vecdb.duplicates import THRESHOLD
 from vecdb.errors import (
     InvalidFilter,
     InvalidInput,
@@ -168,6 +169,13 @@ class WriteBody(Body):
         return records
 
 
+class AddBody(WriteBody):
+    """Records that are new; near duplicates may be skipped, linked or replaced."""
+
+    duplicates: str | None = Field(default=None, description="skip, link or replace")
+    threshold: float = Field(default=THRESHOLD, description="how alike two records must be for that")
+
+
 class UpdateBody(WriteBody):
     """Changes to records that exist; only the fields given change."""
 
@@ -214,6 +222,17 @@ class DeleteBody(Body):
     where: dict[str, Any] | None = None
 
     example: ClassVar[dict[str, Any]] = {"where": {"year": {"$lt": 2000}}}
+
+
+class DedupeBody(Body):
+    """What to look for, and what to do with it; nothing is changed unless apply is set."""
+
+    policy: str = "skip"
+    threshold: float | None = None
+    where: dict[str, Any] | None = None
+    apply: bool = False
+
+    example: ClassVar[dict[str, Any]] = {"policy": "link", "threshold": 0.95}
 
 
 class LinkBody(Body):
@@ -277,6 +296,18 @@ class DeriveBody(Body):
     tune: bool = False
 
     example: ClassVar[dict[str, Any]] = {"field": "fastrp", "kinds": ["cites"], "dimension": 64}
+
+
+class LearnSimilarityBody(Body):
+    """Triples of ids: the first record is more like the second than like the third."""
+
+    triples: Annotated[list[Texts], _StopAtFirst()] | None = None
+    sample: int = 500
+    dimension: int = 64
+    epochs: int = 20
+    seed: int = 0
+
+    example: ClassVar[dict[str, Any]] = {"triples": [["p1", "p2", "p3"]], "dimension": 32}
 
 
 class VectorBody(Body):

@@ -793,6 +793,48 @@ def links_and_the_graph(db: Any) -> Any:
     ]
 
 
+def a_similarity_of_ones_own(db: Any) -> Any:
+    docs = filled(db)
+    triples = [(f"d{i}", f"d{(i + 1) % 6}", f"d{(i + 2 + j) % 6}") for i in range(6) for j in range(4)]
+    return [
+        refusal(lambda: docs.search(vector=[1.0], field="learned")),
+        docs.learn_similarity(triples=triples, dimension=3, epochs=2, seed=1),
+        docs.vector("d0", "learned"),
+        docs.search(vector=[1, 0, 0], field="learned", k=3),
+        docs.recommend(["d0"], field="learned", k=3),
+        refusal(lambda: docs.learn_similarity(triples=triples[:3])),
+        refusal(lambda: docs.learn_similarity(triples=[*triples, ("d0", "d1", "nobody")])),
+        refusal(lambda: docs.learn_similarity(triples=[*triples, ("d0", "d1")])),
+        refusal(lambda: docs.learn_similarity()),
+    ]
+
+
+def near_duplicates(db: Any) -> Any:
+    docs = db.collection("docs")
+    texts = ["a wing in a flow of air", "a wing in a flow of  air!", "heat that goes through a plate", None]
+    vectors = [[1, 0, 0], [1, 0.01, 0], [0, 1, 0], [0, 1, 0.01]]
+    rows = [{"id": f"d{i}", "text": t, "vector": v} for i, (t, v) in enumerate(zip(texts, vectors))]
+    more = [{"id": f"e{i}", "text": t, "vector": v} for i, (t, v) in enumerate(zip(texts, vectors))]
+    return [
+        docs.dedupe(),
+        docs.add(rows),
+        docs.dedupe(),
+        docs.dedupe("replace", threshold=0.99),
+        docs.add(more[:2], duplicates="skip"),
+        docs.add(more[2:3], duplicates="link", threshold=0.95),
+        docs.links("e2"),
+        docs.add([{**more[3], "id": "f3"}], duplicates="replace"),
+        docs.scan(),
+        docs.dedupe("link", apply=True),
+        docs.dedupe("skip", apply=True),
+        docs.scan(),
+        refusal(lambda: docs.dedupe("drop")),
+        refusal(lambda: docs.dedupe(threshold=2.0)),
+        refusal(lambda: docs.add(more[:1], duplicates="drop")),
+        refusal(lambda: docs.add(rows[:1], duplicates="skip")),
+    ]
+
+
 def frames(db: Any) -> Any:
     docs = db.collection("docs")
     got = []
@@ -813,6 +855,8 @@ SCENARIOS = [
     explaining,
     reranking,
     looking_after,
+    a_similarity_of_ones_own,
+    near_duplicates,
     tuning_the_index,
     storing_vectors_in_fewer_bytes,
     documents_and_their_chunks,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from numpy.typing import ArrayLike
 
 from vecdb.config import CollectionConfig, TextConfig
+from vecdb.duplicates import THRESHOLD
 from vecdb.errors import DatabaseClosed
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
@@ -43,14 +44,17 @@ from vecdb.types import (
 
 if TYPE_CHECKING:
     from vecdb.adaptation.adapting import Adaptation
+    from vecdb.blocking.blocker import Blocker
     from vecdb.collection import Collection
     from vecdb.database import Database
+    from vecdb.duplicates import Deduped, Policy
     from vecdb.embedding import EmbedSpec
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.links import Extractor
     from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.similarity import LearnedSimilarity, Similarity, Triple
     from vecdb.storage import Durability
     from vecdb.storage_plan import StoragePlan
     from vecdb.stored_vectors import StorageState
@@ -254,13 +258,16 @@ class AsyncCollection:
         model: str | None = None,
         batch_size: int | None = None,
         progress: Progress | None = None,
+        duplicates: Policy | None = None,
+        threshold: float = THRESHOLD,
     ) -> WriteResult:
         """As Collection.add. records may also be an async iterable, which is read as it is written."""
         records = in_thread(records)
         return await self._run(
             lambda: self._collection.add(
                 records, ids=ids, texts=texts, vectors=vectors, metadata=metadata, parents=parents, seqs=seqs,
-                expires=expires, model=model, batch_size=batch_size, progress=progress,
+                expires=expires, model=model, batch_size=batch_size, progress=progress, duplicates=duplicates,
+                threshold=threshold,
             )
         )  # fmt: skip
 
@@ -331,6 +338,20 @@ class AsyncCollection:
         """How many records were deleted: those with these ids, or those that a filter matches."""
         return await self._run(lambda: self._collection.delete(ids, where=where))
 
+    async def dedupe(
+        self,
+        policy: Policy = "skip",
+        *,
+        threshold: float | None = None,
+        where: Filter | None = None,
+        blocker: Blocker | None = None,
+        apply: bool = False,
+    ) -> Deduped:
+        """As Collection.dedupe: near duplicates, and what the policy makes of them; nothing is changed without apply."""
+        return await self._run(
+            lambda: self._collection.dedupe(policy, threshold=threshold, where=where, blocker=blocker, apply=apply)
+        )
+
     # -- links
 
     async def link(
@@ -378,6 +399,23 @@ class AsyncCollection:
                 degree_exponent=degree_exponent,
                 seed=seed,
                 tune=tune,
+            )
+        )
+
+    async def learn_similarity(
+        self,
+        similarity: Similarity | None = None,
+        *,
+        triples: Sequence[Triple] | None = None,
+        sample: int = 500,
+        dimension: int = 64,
+        epochs: int = 20,
+        seed: int = 0,
+    ) -> LearnedSimilarity:
+        """As Collection.learn_similarity: the field "learned", by a function (called from a thread) or triples of ids."""
+        return await self._run(
+            lambda: self._collection.learn_similarity(
+                similarity, triples=triples, sample=sample, dimension=dimension, epochs=epochs, seed=seed
             )
         )
 

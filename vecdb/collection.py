@@ -10,6 +10,7 @@ import base64
 import binascii
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -20,7 +21,8 @@ from numpy.typing import ArrayLike
 from vecdb.adaptation.kept import KIND as ADAPTER
 from vecdb.config import CollectionConfig
 from vecdb.definition import Definition
-from vecdb.derived import FASTRP, NodeVectors, check_field
+from vecdb.derived import FASTRP, Derived, NodeVectors, check_field
+from vecdb.duplicates import THRESHOLD, check_policy
 from vecdb.embedding.base import Embedder
 from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector
 from vecdb.filters import parse
@@ -38,13 +40,16 @@ from vecdb.query.request import VECTOR_FIELD, Query, SearchKeywords, SearchOptio
 from vecdb.query.retrieval import Retrieval
 from vecdb.query.saved import SavedQueries
 from vecdb.query.why_not import explain_absence
-from vecdb.records import batches
+from vecdb.records import Batch, batches
+from vecdb.similarity import LEARNED, LearnedSimilarity, LearnedVectors, Similarity, Triple
+from vecdb.similarity import config_of as similarity_config
 from vecdb.storage import Store
 from vecdb.stored_vectors import StorageState, StoredVectors
 from vecdb.tables import StoredRecord, Tables
 from vecdb.types import (
     CollectionStats,
     Context,
+    Duplicate,
     Filter,
     GroupHits,
     GroupMethod,
@@ -65,6 +70,8 @@ from vecdb.writer import Progress, Writer
 if TYPE_CHECKING:
     from vecdb.adaptation.adapting import Adaptation
     from vecdb.adaptation.mining import Miner
+    from vecdb.blocking.blocker import Blocker
+    from vecdb.duplicates import Deduped, Policy
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
@@ -100,7 +107,9 @@ class Collection:
         self._links = Links(store, self._tables, definition)
         node_files = IndexFiles(store, folder, definition.number, FASTRP)
         self._nodes = NodeVectors(store, self._tables, node_files, definition, overlays, self._indexing)
-        retrieval = Retrieval(store, self._tables, self._memory, definition, self._wish, self._nodes, self._stored)
+        self._learned = LearnedVectors(store, self._tables, self._memory, definition)
+        self._derived: dict[str, Derived] = {FASTRP: self._nodes, LEARNED: self._learned}
+        retrieval = Retrieval(store, self._tables, self._memory, definition, self._wish, self._derived, self._stored)
         nudge = partial(upkeep.nudge, self._indexing)
         graph = GraphStage(store, self._tables, self._memory, overlays, nudge, waits=not upkeep.enabled)
         self._engine = Engine(store, self._tables, definition, retrieval, graph)
@@ -161,6 +170,8 @@ class Collection:
         model: str | None = None,
         batch_size: int | None = None,
         progress: Progress | None = None,
+        duplicates: Policy | None = None,
+        threshold: float = THRESHOLD,
     ) -> WriteResult:
         """Add records that are new. All or nothing, unless batch_size cuts the input into several transactions.
 
@@ -169,11 +180,19 @@ class Collection:
         text without vector is embedded if the collection has a model. expires: a datetime, seconds since 1970, or a timedelta
         from now. model: identity of the model that made the vectors. progress(done, total) is called as records are written.
 
+        duplicates: what becomes of a record that is nearly the same as one that is stored, or that comes before it here (see
+        `dedupe` for what that means, and for threshold): "skip" leaves it out, "link" adds and links it, "replace" adds it and
+        then deletes the other. The result's duplicates tell of them. A batch is checked whole: give batch_size for many records.
+
         Raises DuplicateId for an id that exists, InvalidRecord (`.position` says which), InvalidVector, DimensionMismatch,
         ModelMismatch; then nothing of the batch was written.
         """
         columns = _columns(ids, texts, vectors, metadata, parents, seqs, expires)
-        return self._write(self._writer.add, records, columns, model, batch_size, progress)
+        write: Any = self._writer.add
+        if duplicates is not None:
+            check_policy(duplicates, threshold)
+            write = partial(self._add_unlike, duplicates, threshold)
+        return self._write(write, records, columns, model, batch_size, progress)
 
     def upsert(
         self,
@@ -252,6 +271,28 @@ class Collection:
         self._wrote()
         return deleted
 
+    def dedupe(
+        self,
+        policy: Policy = "skip",
+        *,
+        threshold: float | None = None,
+        where: Filter | None = None,
+        blocker: Blocker | None = None,
+        apply: bool = False,
+    ) -> Deduped:
+        """Near duplicates among the records that a filter admits: which there are, and what the policy makes of them. Nothing is
+        changed unless apply is set.
+
+        policy: "skip" deletes the newer ones, as if they had been skipped when they came; "replace" the older ones; "link" puts
+        links of kind "duplicate", weighted by similarity. threshold: the least similarity, 0.9 if it is not given: the mean of
+        the cosine of vectors and that of the words of the texts, in pieces; of one of them, where there is no other. Each is
+        compared with the 16 nearest by vector (by words without). blocker: a trained `vecdb.blocking.Blocker` decides instead,
+        with its own threshold; its fields are "text" and keys of metadata. Raises InvalidInput, InvalidFilter, ReadOnly.
+        """
+        from vecdb.duplicates import dedupe
+
+        return dedupe(self, policy, threshold, where, blocker, apply)
+
     # -- links
 
     def link(
@@ -324,14 +365,43 @@ class Collection:
         """
         from vecdb.index.fastrp import FastRPConfig
 
-        check_field(field)
+        check_field(field, (FASTRP,))
         config = FastRPConfig(dimension, tuple(map(float, weights)), degree_exponent, seed=seed)
         return self._nodes.derive(config, kinds, tune=tune)
 
     def vector(self, id: str, field: str = FASTRP) -> Vector | None:
         """The vector of a record in a derived field; None if it has none, or is not there."""
         check_field(field)
-        return self._nodes.vector_of(id)
+        return self._derived[field].vector_of(id)
+
+    def learn_similarity(
+        self,
+        similarity: Similarity | None = None,
+        *,
+        triples: Sequence[Triple] | None = None,
+        sample: int = 500,
+        dimension: int = 64,
+        epochs: int = 20,
+        seed: int = 0,
+    ) -> LearnedSimilarity:
+        """Learn what counts as alike here, and search by it with `field="learned"`: the query vector is one of that field (see
+        `vector`), or examples (`recommend(ids, field="learned")`). Records that are added later have their vectors at once.
+
+        triples: ids (a, b, c) for which a is more like b than like c. Or similarity: a function of two records; it is asked about
+        `sample` records, each with some near ones and some others. A head of the stored vectors is trained on them (extra
+        [learned]), as `vecdb.blocking` trains its hash; called again, it takes the place of the one of before. What comes back
+        says how many triples it tells right that it did not learn from. Raises InvalidInput (`.position`), RecordNotFound,
+        MissingExtra, ReadOnly.
+        """
+        if (similarity is None) == (triples is None):
+            raise InvalidInput("give either similarity, a function of two records, or triples of ids")
+        if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
+            raise InvalidInput(f"sample is {sample!r}; it must be a whole number of at least 1")
+        config = similarity_config(dimension, epochs, seed)
+        if triples is None:
+            assert similarity is not None
+            triples = self._learned.triples_by(similarity, self._present, config, sample)
+        return self._learned.learn(triples, config)
 
     # -- reading
 
@@ -1012,6 +1082,30 @@ class Collection:
                 progress(done, None)
         return joined(results)
 
+    def _add_unlike(
+        self, policy: Policy, threshold: float, batch: Batch, progress: Progress | None, model: str | None
+    ) -> WriteResult:
+        from vecdb.duplicates import admitted, carry_out
+
+        found: list[Duplicate] = []
+
+        def admit(batch: Batch, vectors: list[Matrix | None]) -> Sequence[int]:
+            if self._present(batch.ids):
+                return range(len(batch))  # the writer refuses an id that exists, and says so
+            new = [Record(id, text, vector=vector) for id, text, vector in zip(batch.ids, batch.texts, vectors)]
+            written, duplicates = admitted(self, new, policy, threshold)
+            found.extend(duplicates)
+            return written
+
+        result = self._writer.add(batch, progress, model, admit=admit)
+        if policy != "skip":
+            carry_out(self, policy, found)
+        return replace(result, duplicates=tuple(found))
+
+    def _present(self, ids: Sequence[str]) -> list[Record]:
+        """The records with these ids that are there."""
+        return [record for record in self.get(ids) if record is not None]
+
     def _wrote(self) -> None:
         self._upkeep.nudge(self._indexing, wrote=True)
 
@@ -1136,6 +1230,7 @@ def joined(results: Sequence[WriteResult]) -> WriteResult:
         added=sum(result.added for result in results),
         updated=sum(result.updated for result in results),
         unchanged=sum(result.unchanged for result in results),
+        duplicates=tuple(one for result in results for one in result.duplicates),
     )
 
 

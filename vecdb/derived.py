@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,6 +176,17 @@ def _extended(found: Embedding, overlay: Overlay, graph: Adjacency) -> tuple[NDA
     order = np.argsort(every, kind="stable")
     norms = np.linalg.norm(matrix, axis=1, keepdims=True)
     return every[order], np.ascontiguousarray((matrix / np.where(norms > 0, norms, 1))[order], dtype=np.float32)
+
+
+class Derived(Protocol):
+    """A field of vectors that are made."""
+
+    def current(self) -> tuple[NDArray[np.int64], Matrix]:
+        """The rows (m,) that have a vector now, ascending, and their vectors (m, D) at unit length. Raises InvalidQuery."""
+
+    def dimension(self) -> int: ...
+
+    def vector_of(self, id: str) -> Matrix | None: ...
 
 
 def check_field(field: Any, known: Sequence[str] = DERIVED_FIELDS) -> None:

@@ -15,7 +15,7 @@ Metadata = dict[str, Any]
 Filter = Mapping[str, Any]
 Vector = NDArray[np.float32]
 GroupMethod = Literal["auto", "exact", "index", "grids"]
-DERIVED_FIELDS = ("fastrp",)  # fields of vectors that are made of a collection's links
+DERIVED_FIELDS = ("fastrp", "learned")  # fields of vectors that are made: of a collection's links, of its vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +181,26 @@ class GroupHits(Sequence[GroupHit]):
 
 
 @dataclass(frozen=True, slots=True)
+class Duplicate:
+    """Two records that are nearly the same: `id`, and the one that it is a duplicate `of`. similarity: at most 1."""
+
+    id: str
+    of: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
 class WriteResult:
-    """ids: of the records written, in the order given. added + updated (+ unchanged) = their number."""
+    """ids: of the records written, in the order given. added + updated (+ unchanged) = their number.
+
+    duplicates: what `add` found when it was asked to skip, link or replace them, records that were not written among them.
+    """
 
     ids: tuple[str, ...]
     added: int = 0
     updated: int = 0
     unchanged: int = 0
+    duplicates: tuple[Duplicate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from vecdb.rerank.kinds import RerankSpec
 from vecdb.types import (
     CollectionStats,
     Context,
+    Duplicate,
     Filter,
     GroupHit,
     GroupHits,
@@ -52,7 +53,9 @@ from vecdb.types import (
 
 if TYPE_CHECKING:
     from vecdb.adaptation.adapting import Adaptation
+    from vecdb.duplicates import Deduped
     from vecdb.recall import RecallReport
+    from vecdb.similarity import LearnedSimilarity
     from vecdb.storage_plan import StoragePlan
     from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
@@ -254,11 +257,34 @@ def link_from_wire(value: Wire) -> Link:
 
 
 def write_result_to_wire(result: WriteResult) -> Wire:
-    return {"ids": result.ids, "added": result.added, "updated": result.updated, "unchanged": result.unchanged}
+    written = {"ids": result.ids, "added": result.added, "updated": result.updated, "unchanged": result.unchanged}
+    # Only where there are some: most writes do not ask.
+    return written | ({"duplicates": [asdict(one) for one in result.duplicates]} if result.duplicates else {})
 
 
 def write_result_from_wire(value: Wire) -> WriteResult:
-    return WriteResult(tuple(value["ids"]), value["added"], value["updated"], value["unchanged"])
+    duplicates = tuple(Duplicate(**one) for one in value.get("duplicates", ()))
+    return WriteResult(tuple(value["ids"]), value["added"], value["updated"], value["unchanged"], duplicates)
+
+
+def deduped_to_wire(found: Deduped) -> Wire:
+    return asdict(found)
+
+
+def deduped_from_wire(value: Wire) -> Deduped:
+    from vecdb.duplicates import Deduped
+
+    return Deduped(**{**value, "duplicates": tuple(Duplicate(**one) for one in value["duplicates"])})
+
+
+def similarity_to_wire(learned: LearnedSimilarity) -> Wire:
+    return asdict(learned)
+
+
+def similarity_from_wire(value: Wire) -> LearnedSimilarity:
+    from vecdb.similarity import LearnedSimilarity
+
+    return LearnedSimilarity(**value)
 
 
 def why_not_to_wire(why: WhyNot) -> Wire:

@@ -29,6 +29,7 @@ from vecdb.types import WriteResult
 from vecdb.vectors import Matrix, as_matrix, from_blobs, prepared, to_blobs
 
 Progress = Callable[[int, int | None], None]
+Admit = Callable[[Batch, list[Matrix | None]], Sequence[int]]
 
 _ENCODED_AT_ONCE = 256  # texts: vectors of tokens are large until they are coded
 
@@ -59,17 +60,24 @@ class Writer:
         self._stored = stored
         self.entities: Entities | None = None  # how entities of records that are written are found
 
-    def add(self, batch: Batch, progress: Progress | None = None, model: str | None = None) -> WriteResult:
+    def add(
+        self, batch: Batch, progress: Progress | None = None, model: str | None = None, *, admit: Admit | None = None
+    ) -> WriteResult:
+        """admit is given the batch and the vector of each record, or None, and says which positions are written."""
         ready = self._prepared(batch, progress, model)
+        chosen: Sequence[int] = range(len(batch))
+        if admit is not None:
+            given = [None if blob is None else from_blobs([blob], len(blob) // 4)[0] for blob in ready.blobs]
+            chosen = admit(batch, given)
         try:
             with self._store.write() as db:
                 config = self._begin(db, ready)
-                rows = self._insert(db, ready, range(len(batch)), time.time(), self._stored_blobs(db, ready))
+                rows = self._insert(db, ready, chosen, time.time(), self._stored_blobs(db, ready))
                 self._mention(db, ready, rows, {})
         except apsw.ConstraintError as error:
             raise self._taken(batch, error) from error
         self._definition.config = config
-        return WriteResult(tuple(batch.ids), added=len(batch))
+        return WriteResult(tuple(batch.ids[position] for position in chosen), added=len(chosen))
 
     def upsert(self, batch: Batch, progress: Progress | None = None, model: str | None = None) -> WriteResult:
         ready = self._prepared(batch, progress, model)

@@ -198,7 +198,7 @@ def measured(way: Way, folds: Sequence[Fold]) -> dict[str, Any]:
 
 
 def _ruled(codes: tuple[Codes, Codes], fold: Fold) -> dict[tuple[float, bool], tuple[int, float]]:
-    """By the rules settled on the validation part for each target: test matches found, share of their pairs kept."""
+    """By the rules settled on the validation part, for each target: matches found, the share of pairs that are candidates."""
     valid = fold.valid
     wanted = {target: found_for(target, len(valid), 0.5) for target in TARGETS}
     sides = evidence(*codes, valid, max(wanted.values()))

@@ -15,7 +15,8 @@ from vecdb.server import schemas
 
 BODIES: dict[tuple[str, str], type[schemas.Body]] = {
     ("POST", "/v1/collections"): schemas.CollectionBody,
-    ("POST", "/v1/collections/docs/records"): schemas.WriteBody,
+    ("POST", "/v1/collections/docs/records"): schemas.AddBody,
+    ("POST", "/v1/collections/docs/dedupe"): schemas.DedupeBody,
     ("PUT", "/v1/collections/docs/records"): schemas.WriteBody,
     ("PATCH", "/v1/collections/docs/records"): schemas.UpdateBody,
     ("PUT", "/v1/collections/docs/parents"): schemas.ReplaceBody,
@@ -39,6 +40,7 @@ BODIES: dict[tuple[str, str], type[schemas.Body]] = {
     ("POST", "/v1/collections/docs/links/get"): schemas.LinksOfBody,
     ("POST", "/v1/collections/docs/links/entities"): schemas.EntitiesBody,
     ("POST", "/v1/collections/docs/derive"): schemas.DeriveBody,
+    ("POST", "/v1/collections/docs/learn-similarity"): schemas.LearnSimilarityBody,
     ("POST", "/v1/collections/docs/records/vector"): schemas.VectorBody,
     ("POST", "/v1/collections/docs/fit-fusion"): schemas.FitFusionBody,
     ("POST", "/v1/collections/docs/storage"): schemas.StorageBody,

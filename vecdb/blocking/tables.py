@@ -71,13 +71,13 @@ def table_of(records: Iterable[Mapping[str, Any]], *, id_field: str | None = Non
         raise InvalidInput(f"{name} has no field beside its ids ({chosen!r}); give what records are compared by")
     ids: dict[str, None] = {}
     for position, row in enumerate(rows):
-        id = str(position) if chosen is None else _text(row.get(chosen))
+        id = str(position) if chosen is None else text_of(row.get(chosen))
         if not id:
             raise InvalidInput(f"record {position} of {name} has no {chosen!r}, which is its id", position=position)
         if id in ids:
             raise InvalidInput(f"id {id!r} occurs twice in {name}; ids must differ", position=position)
         ids[id] = None
-    return Table(tuple(ids), fields, tuple(tuple(_text(row.get(field)) for field in fields) for row in rows))
+    return Table(tuple(ids), fields, tuple(tuple(text_of(row.get(field)) for field in fields) for row in rows))
 
 
 def read_table(path: str | Path, *, id_field: str | None = None) -> Table:
@@ -129,10 +129,10 @@ def _json_lines(path: Path, text: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A value as text; lists one after the other."""
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, list | tuple):
-        return ", ".join(filter(None, map(_text, value)))
+        return ", ".join(filter(None, map(text_of, value)))
     return " ".join(str(value).split())

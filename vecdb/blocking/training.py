@@ -179,6 +179,33 @@ def _triplets(
     return triplets_of(sides, ordered, hard_others(a, b, ordered, config.negatives))
 
 
+def train_on_triples(
+    units: Matrix, triples: NDArray[np.int64], config: HashConfig, judge: Callable[[Head], float]
+) -> Head:
+    """units (N, D) rows of unit length, triples (T, 3) of their places: like the first is the second, not the third. The head
+    after the epoch that judge gives most, untrained if none is better. Raises MissingExtra without PyTorch.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtra.of("torch", extra="learned", what="learning a similarity") from error
+    random = np.random.default_rng([config.seed, 14])
+    first = Learned(Head.of_directions(units, config.dimension), np.ones(1, np.float32), ())
+    best, best_share = first.head, judge(first.head)
+    p, q, r = (units[triples[:, column]] for column in range(3))
+    none, every = np.zeros((len(p), 0), np.float32), np.ones((len(p), 1), np.bool_)
+    given = Triplets(p, q, r[:, None], none, none[:, None], every, every, every[:, None])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = _Network(torch, first, config)
+        for _ in range(config.epochs):
+            network.learn(given, random)
+            head = network.learned().head
+            if (share := judge(head)) > best_share:
+                best, best_share = head, share
+    return best
+
+
 class _Network:
     """The head and the weights while they are learned."""
 

@@ -1,4 +1,4 @@
-"""vecdb block."""
+"""vecdb block, dedupe."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vecdb.cli.output import emit, talk
+from vecdb.cli.arguments import DEFAULT_DB, Db, Name, Plain, Where, one_of, open_collection, parse_where
+from vecdb.cli.output import emit, print_table, talk
 
 if TYPE_CHECKING:
     from vecdb.blocking import Blocker, Candidates, Table
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(block)
+    for command in (block, dedupe):
+        app.command()(command)
 
 
 def block(
@@ -101,6 +103,48 @@ def block(
     if save is not None:
         known.save(save)
     _write(found, known, left, right, out)
+
+
+def dedupe(
+    db: Db = DEFAULT_DB,
+    collection: Name = None,
+    policy: Annotated[
+        str, typer.Option(help="skip deletes the newer ones, replace the older ones, link puts links between them.")
+    ] = "skip",
+    threshold: Annotated[
+        float | None, typer.Option(help="How alike two records must be, at most 1.  [default: 0.9, or the blocker's]")
+    ] = None,
+    where: Where = None,
+    blocker: Annotated[Path | None, typer.Option(help="A blocker that `vecdb block --save` wrote decides.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without it nothing is changed.")] = False,
+    plain: Plain = False,
+) -> None:
+    """Find near duplicates in a collection: a line for each, with the record that it is a duplicate of.
+
+    \b
+    vecdb dedupe --collection notes --plain
+    vecdb dedupe --collection notes --policy link --threshold 0.95 --apply
+    """
+    from vecdb.duplicates import POLICIES
+
+    chosen = one_of(policy, POLICIES, "--policy")
+    known = None
+    if blocker is not None:
+        from vecdb.blocking import Blocker
+
+        known = Blocker.load(blocker)
+    with open_collection(db, collection, read_only=not apply) as docs:
+        found = docs.dedupe(chosen, threshold=threshold, where=parse_where(where), blocker=known, apply=apply)
+    if plain:
+        print_table(["record", "duplicate of", "similarity"], ([d.id, d.of, d.similarity] for d in found.duplicates))
+    else:
+        for one in found.duplicates:
+            emit({"id": one.id, "of": one.of, "similarity": one.similarity})
+    talk(
+        f"{found.records:,} records, {len(found.duplicates):,} duplicates: {found.deleted:,} deleted, {found.linked:,} linked"
+    )
+    if not apply:
+        talk("nothing was changed: --apply does it")
 
 
 def _write(found: Candidates, known: Blocker, a: Table, b: Table, out: Path | None) -> None:

@@ -7,12 +7,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vecdb.cli.arguments import DEFAULT_DB, Db, Plain, parse_metadata
+from vecdb.cli.arguments import DEFAULT_DB, Db, Plain, one_of, parse_metadata
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
@@ -58,6 +59,10 @@ def ingest(
         bool, typer.Option("--split-rows", help="Rows: cut long texts as documents are cut.")
     ] = False,
     metadata: Annotated[list[str] | None, typer.Option(help="key=value on every record; may be repeated.")] = None,
+    duplicates: Annotated[
+        str | None, typer.Option(help="What becomes of near duplicates: skip, link or replace (see dedupe).")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="How alike two chunks must be for that.")] = 0.9,
     prune: Annotated[bool, typer.Option("--prune", help="Forget sources below PATHS whose file is gone.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done, a line for each file.")
@@ -78,7 +83,9 @@ def ingest(
     curl -s https://example.org/ | vecdb ingest - --name example.html
     """
     from vecdb.cli.ingest_run import IngestRun
+    from vecdb.duplicates import POLICIES
 
+    policy = None if duplicates is None else one_of(duplicates, POLICIES, "--duplicates")
     if watch and dry_run:
         raise typer.BadParameter("--watch does not go with --dry-run")
     if "-" in paths and (paths != ["-"] or root or watch or prune):
@@ -90,7 +97,8 @@ def ingest(
         open_or_create(db, collection, embed, language=language, dry_run=dry_run) as docs,
         stdin_as_file(paths, name, root) as (named, base),
     ):
-        run = IngestRun(docs, make_settings(docs, files, cutting, rows, base, parse_metadata(metadata)), dry_run, plain)
+        settings = make_settings(docs, files, cutting, rows, base, parse_metadata(metadata))
+        run = IngestRun(docs, replace(settings, duplicates=policy, threshold=threshold), dry_run, plain)
         failed = run.watch(named, prune=prune) if watch else run.once(named, prune=prune)
     if failed:
         raise typer.Exit(1)

@@ -179,6 +179,10 @@ def import_records(
         bool, typer.Option("--upsert", help="Replace records whose id exists instead of stopping.")
     ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Records in one transaction.")] = 1000,
+    duplicates: Annotated[
+        str | None, typer.Option(help="What becomes of near duplicates: skip, link or replace (see dedupe).")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="How alike two records must be for that.")] = 0.9,
 ) -> None:
     """Read records (id, text, vector, model, metadata, parent, seq, expires, entities, links) into a collection. Prints how many.
 
@@ -193,7 +197,10 @@ def import_records(
 
     if source != "-" and not Path(source).exists():
         raise typer.BadParameter(f"{source} does not exist")
+    if upsert and duplicates is not None:
+        raise typer.BadParameter("--duplicates is for records that are new: leave out --upsert")
     settings, first, records = read_records(source)
     with open_or_create(db, collection, embed, usual=usual_model(first), settings=settings) as docs:
-        result = import_from(docs, records, upsert=upsert, batch_size=batch)
+        unlike = None if duplicates is None else {"duplicates": duplicates, "threshold": threshold}
+        result = import_from(docs, records, upsert=upsert, batch_size=batch, unlike=unlike)
     emit(result)

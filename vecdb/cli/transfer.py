@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, fields
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -67,17 +68,25 @@ def usual_model(first: Mapping[str, Any] | None) -> str:
 
 
 def import_from(
-    collection: Collection, records: Iterable[dict[str, Any]], *, upsert: bool, batch_size: int
+    collection: Collection,
+    records: Iterable[dict[str, Any]],
+    *,
+    upsert: bool,
+    batch_size: int,
+    unlike: dict[str, Any] | None = None,
 ) -> dict[str, int]:
     """Add records; each batch is one transaction, and so are all links, which come last. Returns how many were added,
-    updated and unchanged, and linked if any were.
+    updated and unchanged, and linked if any were. unlike: options of `add` for near duplicates, which are then counted, too;
+    links and entities of those that are left out go with them.
 
     Raises ModelMismatch for vectors of another model than the collection's, RecordNotFound for links to records that are
     neither in the file nor in the collection.
     """
-    write = collection.upsert if upsert else collection.add
+    write: Any = collection.upsert if upsert else partial(collection.add, **(unlike or {}))
     counts = {"added": 0, "updated": 0, "unchanged": 0}
     links: list[dict[str, Any]] = []
+    gone: set[str] = set()
+    duplicates = 0
     remaining = iter(records)
     while batch := list(islice(remaining, batch_size)):
         named = {}
@@ -99,8 +108,14 @@ def import_from(
             result = write([{k: v for k, v in record.items() if k != "model"} for record in own], model=model)
             for name in counts:
                 counts[name] += getattr(result, name)
-        if named:
+            duplicates += len(result.duplicates)
+            if unlike is not None and unlike["duplicates"] != "link":
+                gone |= {one.id for one in result.duplicates}
+        if named := {id: names for id, names in named.items() if id not in gone}:
             collection.link_entities(named)
+    if unlike is not None:
+        counts["duplicates"] = duplicates
+        links = [link for link in links if not {link["source"], link.get("target")} & gone]
     return counts | {"linked": put_links(collection, _known_links(links))} if links else counts
 
 

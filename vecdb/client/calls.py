@@ -39,8 +39,10 @@ from vecdb.wire import Wire
 
 if TYPE_CHECKING:
     from vecdb.adaptation.adapting import Adaptation
+    from vecdb.duplicates import Deduped
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.similarity import LearnedSimilarity
     from vecdb.storage_plan import StoragePlan
     from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
@@ -225,6 +227,17 @@ def get(name: str, ids: Sequence[str], *, vectors: bool) -> Call[list[Record | N
     return _asking(name, "records/get", {"ids": _texts(ids), "vectors": vectors, "vector_format": "base64"}, read)
 
 
+def dedupe(
+    name: str, policy: str, *, threshold: float | None, where: Filter | None, blocker: Any, apply: bool
+) -> Call[Deduped]:
+    """Raises InvalidInput for a blocker."""
+    if blocker is not None:
+        raise InvalidInput("a blocker cannot be sent to a service; leave it out, or dedupe the file itself")
+    options = given(threshold=threshold, where=wire.filter_to_wire(where))
+    body = _json({"policy": policy, "apply": apply, **options})
+    return Call("POST", f"{_path(name)}/dedupe", wire.deduped_from_wire, body)
+
+
 def delete(name: str, ids: str | Sequence[str] | None, where: Filter | None) -> Call[int]:
     body: Wire = {}
     if ids is not None:
@@ -272,6 +285,17 @@ def derive(name: str, field: str, *, kinds: Any, weights: Sequence[float], **opt
     named = dict(kinds) if isinstance(kinds, Mapping) else kinds if kinds is None else list(kinds)
     body = _json({"field": field, "kinds": named, "weights": [float(weight) for weight in weights], **options})
     return Call("POST", f"{_path(name)}/derive", lambda value: int(value["vectors"]), body)
+
+
+def learn_similarity(name: str, similarity: Any, triples: Any, **options: Any) -> Call[LearnedSimilarity]:
+    """Raises InvalidInput for a function, which is code of the caller's."""
+    if similarity is not None:
+        raise InvalidInput(
+            f"similarity is of type {type(similarity).__name__}, which cannot be sent to a service; give triples of ids"
+        )
+    listed = None if triples is None else [list(triple) for triple in triples]
+    body = _json({"triples": listed, **options})
+    return Call("POST", f"{_path(name)}/learn-similarity", wire.similarity_from_wire, body)
 
 
 def vector(name: str, id: str, field: str) -> Call[Vector | None]:
@@ -506,6 +530,7 @@ def joined(results: Sequence[WriteResult]) -> WriteResult:
         added=sum(result.added for result in results),
         updated=sum(result.updated for result in results),
         unchanged=sum(result.unchanged for result in results),
+        duplicates=tuple(one for result in results for one in result.duplicates),
     )
 
 

@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     import httpx2
 
     from vecdb.adaptation.adapting import Adaptation
+    from vecdb.duplicates import Deduped, Policy
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.similarity import LearnedSimilarity, Triple
     from vecdb.storage_plan import StoragePlan
     from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
@@ -186,13 +188,22 @@ class RemoteCollection:
         model: str | None = None,
         batch_size: int | None = None,
         progress: Progress | None = None,
+        duplicates: Policy | None = None,
+        threshold: float | None = None,
     ) -> WriteResult:
         """As Collection.add. One call is one request, all or nothing; with batch_size it is one for each batch.
 
         Raises InvalidInput for more than the service takes in one request, before anything of that batch is sent.
         """
         columns = calls.columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
-        return self._write("POST", records, columns, calls.given(model=model), batch_size, progress)
+        return self._write(
+            "POST",
+            records,
+            columns,
+            calls.given(model=model, duplicates=duplicates, threshold=threshold),
+            batch_size,
+            progress,
+        )
 
     def upsert(
         self,
@@ -259,6 +270,19 @@ class RemoteCollection:
         """How many records were deleted: those with these ids, or those that a filter matches."""
         return self._database.send(calls.delete(self.name, ids, where))
 
+    def dedupe(
+        self,
+        policy: Policy = "skip",
+        *,
+        threshold: float | None = None,
+        where: Filter | None = None,
+        blocker: Any = None,
+        apply: bool = False,
+    ) -> Deduped:
+        """As Collection.dedupe, without a blocker, which is a file of the caller's."""
+        call = calls.dedupe(self.name, policy, threshold=threshold, where=where, blocker=blocker, apply=apply)
+        return self._database.send(call)
+
     # -- links
 
     def link(
@@ -306,6 +330,22 @@ class RemoteCollection:
             degree_exponent=degree_exponent,
             seed=seed,
             tune=tune,
+        )
+        return self._database.send(call)
+
+    def learn_similarity(
+        self,
+        similarity: Any = None,
+        *,
+        triples: Sequence[Triple] | None = None,
+        sample: int = 500,
+        dimension: int = 64,
+        epochs: int = 20,
+        seed: int = 0,
+    ) -> LearnedSimilarity:
+        """As Collection.learn_similarity, by triples of ids: a function cannot be sent."""
+        call = calls.learn_similarity(
+            self.name, similarity, triples, sample=sample, dimension=dimension, epochs=epochs, seed=seed
         )
         return self._database.send(call)
 

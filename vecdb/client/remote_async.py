@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     import httpx2
 
     from vecdb.adaptation.adapting import Adaptation
+    from vecdb.duplicates import Deduped, Policy
     from vecdb.evaluation import Comparison, Evaluation, GateResult
     from vecdb.query.examples import Strategy
     from vecdb.query.fusion import Adaptive
     from vecdb.recall import RecallReport
+    from vecdb.similarity import LearnedSimilarity, Triple
     from vecdb.storage_plan import StoragePlan
     from vecdb.stored_vectors import StorageState
     from vecdb.tuning import CollectionTuning
@@ -192,6 +194,8 @@ class AsyncRemoteCollection:
         model: str | None = None,
         batch_size: int | None = None,
         progress: Progress | None = None,
+        duplicates: Policy | None = None,
+        threshold: float | None = None,
     ) -> WriteResult:
         """As Collection.add; records may also be an async iterable.
 
@@ -200,7 +204,14 @@ class AsyncRemoteCollection:
         Raises InvalidInput for more than the service takes in one request, before anything of that batch is sent.
         """
         columns = calls.columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
-        return await self._write("POST", records, columns, calls.given(model=model), batch_size, progress)
+        return await self._write(
+            "POST",
+            records,
+            columns,
+            calls.given(model=model, duplicates=duplicates, threshold=threshold),
+            batch_size,
+            progress,
+        )
 
     async def upsert(
         self,
@@ -271,6 +282,19 @@ class AsyncRemoteCollection:
         """How many records were deleted: those with these ids, or those that a filter matches."""
         return await self._database.send(calls.delete(self.name, ids, where))
 
+    async def dedupe(
+        self,
+        policy: Policy = "skip",
+        *,
+        threshold: float | None = None,
+        where: Filter | None = None,
+        blocker: Any = None,
+        apply: bool = False,
+    ) -> Deduped:
+        """As Collection.dedupe, without a blocker, which is a file of the caller's."""
+        call = calls.dedupe(self.name, policy, threshold=threshold, where=where, blocker=blocker, apply=apply)
+        return await self._database.send(call)
+
     # -- links
 
     async def link(
@@ -318,6 +342,22 @@ class AsyncRemoteCollection:
             degree_exponent=degree_exponent,
             seed=seed,
             tune=tune,
+        )
+        return await self._database.send(call)
+
+    async def learn_similarity(
+        self,
+        similarity: Any = None,
+        *,
+        triples: Sequence[Triple] | None = None,
+        sample: int = 500,
+        dimension: int = 64,
+        epochs: int = 20,
+        seed: int = 0,
+    ) -> LearnedSimilarity:
+        """As Collection.learn_similarity, by triples of ids: a function cannot be sent."""
+        call = calls.learn_similarity(
+            self.name, similarity, triples, sample=sample, dimension=dimension, epochs=epochs, seed=seed
         )
         return await self._database.send(call)
 

@@ -81,12 +81,18 @@ class IngestJob:
         self.on_total(len(files))
         known = self.collection.sources()
         writer = Writer(
-            self.collection, batch_chunks=self.settings.batch_chunks, on_embedded=self.on_embedded, stop=self.stop
+            self.collection,
+            batch_chunks=self.settings.batch_chunks,
+            on_embedded=self.on_embedded,
+            stop=self.stop,
+            unlike=None if self.settings.duplicates is None else (self.settings.duplicates, self.settings.threshold),
         )
         for source in dict.fromkeys(gone):
             self._forget(source, known, writer)
         with Preparer(self.settings, known, self.stop) as preparer:
             _Run(self, preparer, writer, known).ingest(preparer.prepare(files))
+        if self.settings.duplicates is not None:
+            self.report.duplicates = (self.report.duplicates or 0) + writer.duplicates
         self.report.seconds += time.perf_counter() - started
         return self.report
 

@@ -20,13 +20,17 @@ class FileOutcome:
 
 @dataclass(slots=True)
 class IngestReport:
-    """outcomes: every file but the unchanged ones, in the order done. counts: all files, by status."""
+    """outcomes: every file but the unchanged ones, in the order done. counts: all files, by status.
+
+    duplicates: how many were skipped, linked or replaced; None if that was not asked for. chunks counts those that were skipped.
+    """
 
     outcomes: list[FileOutcome] = field(default_factory=list)
     counts: dict[Status, int] = field(default_factory=dict)
     chunks: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    duplicates: int | None = None
 
     @property
     def failures(self) -> list[FileOutcome]:
@@ -46,6 +50,7 @@ class IngestReport:
                 for status in ("added", "updated", "unchanged", "empty", "removed", "failed")
             },
             "chunks": self.chunks,
+            **({} if self.duplicates is None else {"duplicates": self.duplicates}),
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
             "failures": [{"source": failure.source, "reason": failure.reason} for failure in self.failures],

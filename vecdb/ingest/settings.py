@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vecdb.duplicates import THRESHOLD, Policy, check_policy
 from vecdb.errors import InvalidInput
 from vecdb.ingest.chunking import Chunking
 from vecdb.ingest.kinds import Kind
@@ -23,7 +24,8 @@ class IngestSettings:
 
     root: sources are named by their path below it; None: by absolute path. metadata: put on every record. readers:
     threads that read ahead; None: by the number of cores. batch_chunks: how many chunks are embedded at a time.
-    max_bytes, timeout_s: for one document; a larger or slower one is reported as failed.
+    duplicates, threshold: what becomes of chunks that are nearly the same as one of another source, or as one before them
+    in their own: see `Collection.add`. max_bytes, timeout_s: for one document; a larger or slower one is reported as failed.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -33,6 +35,8 @@ class IngestSettings:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     readers: int | None = None
     batch_chunks: int = 128
+    duplicates: Policy | None = None
+    threshold: float = THRESHOLD
     max_bytes: int = 200_000_000
     timeout_s: float = 300.0
 
@@ -41,6 +45,8 @@ class IngestSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidInput(f"{name} is {value}; it must be more than 0")
+        if self.duplicates is not None:
+            check_policy(self.duplicates, self.threshold)
         if self.root is not None:
             object.__setattr__(self, "root", Path(self.root).expanduser().resolve())
 

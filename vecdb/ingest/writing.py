@@ -8,26 +8,38 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vecdb.embedding.base import as_vectors
-from vecdb.types import Record, Vector
+from vecdb.types import Duplicate, Record, Vector
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
+    from vecdb.duplicates import Policy
 
 # Above so many chunks, a changed source's old vectors are not looked up: they would fill the memory.
 _MOST_TAKEN_OVER = 20_000
 
 
 class Writer:
-    """Embeds and writes. on_embedded is told how many chunks got their vectors; stop is asked before each batch."""
+    """Embeds and writes. on_embedded is told how many chunks got their vectors; stop is asked before each batch.
+
+    unlike: what becomes of near duplicates, and how alike they are then; duplicates counts them.
+    """
 
     def __init__(
-        self, collection: Collection, *, batch_chunks: int, on_embedded: Callable[[int], None], stop: Callable[[], bool]
+        self,
+        collection: Collection,
+        *,
+        batch_chunks: int,
+        on_embedded: Callable[[int], None],
+        stop: Callable[[], bool],
+        unlike: tuple[Policy, float] | None = None,
     ) -> None:
         self._collection = collection
         self._embedder = collection.embedder
         self._batch_chunks = batch_chunks
         self._on_embedded = on_embedded
         self._stop = stop
+        self._unlike = unlike
+        self.duplicates = 0
 
     def embed(self, records: Sequence[dict[str, Any]], changed: Iterable[str] = ()) -> bool:
         """Put a vector on each record; False if the user stopped it. changed: sources whose old vectors may serve
@@ -59,8 +71,22 @@ class Writer:
         return True
 
     def replace(self, source: str, records: Sequence[Mapping[str, Any]], fingerprint: str | None) -> None:
-        """The source's records are these from now on; one transaction."""
+        """The source's records are these from now on, less near duplicates if these are not wanted; one transaction. Links to
+        what they are duplicates of, and deletions of that, come after it.
+        """
+        found: list[Duplicate] = []
+        if self._unlike is not None and records:
+            from vecdb.duplicates import admitted
+
+            new = [Record(one["id"], one["text"], vector=one.get("vector")) for one in records]
+            places, found = admitted(self._collection, new, *self._unlike, parent=source)
+            records = [records[place] for place in places]
         self._collection.replace(source, records, fingerprint=fingerprint)
+        self.duplicates += len(found)
+        if found and self._unlike is not None and self._unlike[0] != "skip":
+            from vecdb.duplicates import carry_out
+
+            carry_out(self._collection, self._unlike[0], found)
 
     def _vectors_before(self, sources: Iterable[str]) -> dict[str, Vector]:
         vectors: dict[str, Vector] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
@@ -13,7 +13,7 @@ import numpy as np
 
 from vecdb.config import checked_synonyms
 from vecdb.definition import Definition
-from vecdb.derived import NodeVectors
+from vecdb.derived import Derived
 from vecdb.filters import Node
 from vecdb.index.base import Mask
 from vecdb.index.bm25 import Postings
@@ -93,7 +93,7 @@ class Retrieval:
         memory: Memory,
         definition: Definition,
         wait_for: Callable[[Part], None],
-        nodes: NodeVectors,
+        derived: Mapping[str, Derived],
         stored: StoredVectors,
     ) -> None:
         self._store = store
@@ -105,7 +105,7 @@ class Retrieval:
         self._unasked = self._text.unasked
         self._own_thesaurus: Thesaurus | None = None
         self._speller: Speller | None = None
-        self._nodes = nodes
+        self._derived = derived
         self._stored = stored
         self._cold = ColdScan(store, tables, stored, definition.config.metric)
 
@@ -122,7 +122,7 @@ class Retrieval:
     ) -> Found:
         """The depth nearest records for each of (B, D) queries. without: rows that are passed over, here and below."""
         if options.field != VECTOR_FIELD:
-            like = self._nodes_like(queries, _ALL if options.weighs else depth, where, without)
+            like = self._derived_like(options.field, queries, _ALL if options.weighs else depth, where, without)
             return replace(like, rankings=[self._weigh(ranking, options, depth) for ranking in like.rankings])
         if options.weighs:
             return self._weighed_vectors(queries, depth, where, options, without)
@@ -236,9 +236,9 @@ class Retrieval:
         weights = weights_of(options.nearby, snapshot.attributes)
         return weighed_ranking(ranking, np.where(slots >= 0, weights[slots], 0.0), depth)
 
-    def _nodes_like(self, queries: Matrix, depth: int, where: Node | None, without: Rows | None) -> Found:
-        """The same among the vectors that were derived from links: all of them are looked at."""
-        rows, vectors = self._nodes.current()
+    def _derived_like(self, field: str, queries: Matrix, depth: int, where: Node | None, without: Rows | None) -> Found:
+        """The same among the vectors of a derived field: all of them are looked at."""
+        rows, vectors = self._derived[field].current()
         snapshot, allowed, live = self._allowed(where, without=without)
         slots = snapshot.slots_of(rows)
         within = live if allowed is None else allowed
@@ -312,7 +312,7 @@ class Retrieval:
     def vectors_among(self, rows: Rows, field: str = VECTOR_FIELD) -> tuple[Rows, Matrix]:
         """Which of rows (m,), ascending, have a vector in this field: their places (p,), and the vectors (p, D)."""
         if field != VECTOR_FIELD:
-            derived, vectors = self._nodes.current()
+            derived, vectors = self._derived[field].current()
             places = np.searchsorted(derived, rows)
             known = np.flatnonzero(places < len(derived))
             known = known[derived[places[known]] == rows[known]]
@@ -336,7 +336,7 @@ class Retrieval:
         if within is None:
             within = snapshot.live
         if field != VECTOR_FIELD:
-            rows, _ = self._nodes.current()
+            rows, _ = self._derived[field].current()
             slots = snapshot.slots_of(rows)
             return rows[(slots >= 0) & within[slots]]
         assert snapshot.vectors is not None
@@ -346,7 +346,7 @@ class Retrieval:
     def field_of(self, field: str) -> tuple[int | None, Metric]:
         """How many numbers a vector of this field has (None: not settled yet), and how they are compared."""
         if field != VECTOR_FIELD:
-            return self._nodes.dimension(), "cosine"
+            return self._derived[field].dimension(), "cosine"
         return self._definition.config.dimension, self._definition.config.metric
 
     def prepared(self, vectors: Matrix, field: str, name: Callable[[int], str]) -> Matrix:
