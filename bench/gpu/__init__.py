@@ -15,14 +15,14 @@ from typing import Any
 
 from bench.machine import describe_run, result_path, results_folder
 
-_ON_CPU = "engine"
+_ON_CPU, _SETS = "engine", ("latent-20000", "minilm")
 _OPERATIONS = ("search", "maxsim", "links", "walk", "codecs")
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__, formatter_class=_KeepLines)
     parser.add_argument("--only", nargs="*", choices=(*_OPERATIONS, _ON_CPU), help="these operations alone")
-    parser.add_argument("--sets", nargs="*", default=["latent-50000", "minilm", "fashion"], help="of `engine`")
+    parser.add_argument("--sets", nargs="*", default=list(_SETS), help="of `engine`")
     parser.add_argument("--rows", type=int, default=1_000_000, help="vectors searched")
     parser.add_argument("--dims", type=int, nargs="*", default=[768, 128])
     parser.add_argument("--out", type=Path, help="folder of the result file")
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     if not has_gpu and options.only != [_ON_CPU]:
         print("bench gpu needs a GPU, and PyTorch and Triton to use it (extra [gpu])")
         return 1
-    whole = options.only in (None, [_ON_CPU]) and options.rows == 1_000_000
+    whole = options.only in (None, [_ON_CPU]) and options.rows == 1_000_000 and options.sets == list(_SETS)
     path = result_path(options.out or results_folder(whole=whole), "gpu")
     with path.open("w") as file:
         for line in _lines(options):
