@@ -33,7 +33,7 @@ Matrix = NDArray[np.float32]
 
 _LONGEST_SIDE = 640
 _DESCRIPTORS = 300  # of a photograph, the strongest
-_DRAWN = 40  # matches in the picture
+_DRAWN = 24  # matches in the picture
 _VOTES = 5
 _PICTURE_OF = "river1.jpg"  # of a BSD-licensed repository, so that the picture may be shown
 
@@ -168,7 +168,7 @@ def draw(photographs: Sequence[Photograph], docs: Any, file: str, path: Path) ->
         end = found.points[int(match.id.rpartition("#")[2])] + (asked.image.shape[1] + gap, 0)
         colour = (40, int(80 + 175 * match.credit), 230)
         cv2.line(canvas, tuple(map(int, start)), tuple(map(int, end)), colour, 1, cv2.LINE_AA)
-    small = cv2.resize(canvas, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(canvas, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     path.write_bytes(cv2.imencode(".png", small, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
 
 

@@ -1,4 +1,4 @@
-"""What ways to rank groups are measured by: average precision and recall of the first ten of each query, and the distances that it took."""
+"""What ways to rank groups are measured by: average precision and recall of the first ten, and the distances that it took."""
 
 from __future__ import annotations
 
