@@ -74,6 +74,11 @@ class HnswConfig:
         if self.lid_k < 2:
             raise InvalidInput(f"lid_k is {self.lid_k}; a local dimension is told by at least two neighbours")
 
+    @property
+    def text(self) -> str:
+        """In a few words: what searches go by."""
+        return f"hnsw M={self.M}"
+
     def builds_as(self, other: IndexConfig) -> bool:
         """Whether other leads to the same graph; ef is of the search only."""
         return isinstance(other, HnswConfig) and replace(other, ef=self.ef) == self
@@ -116,6 +121,10 @@ class NeuralLshConfig:
         if not 0 <= self.seed < 2**63:
             raise InvalidInput(f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
 
+    @property
+    def text(self) -> str:
+        return f"neural_lsh bins={self.bins or 'auto'}"
+
     def builds_as(self, other: IndexConfig) -> bool:
         """Whether other leads to the same bins; probes is of the search only."""
         return isinstance(other, NeuralLshConfig) and replace(other, probes=self.probes) == self
@@ -151,6 +160,10 @@ class CodesConfig:
             raise InvalidInput(f"recall is {self.recall}; it must lie above 0 and be at most 1")
         if not 0 <= self.seed < 2**63:
             raise InvalidInput(f"seed is {self.seed}; it must lie between 0 and 2**63 - 1")
+
+    @property
+    def text(self) -> str:
+        return f"codes {self.codec}"
 
     def builds_as(self, other: IndexConfig) -> bool:
         """Whether other leads to the same codes; oversampling and recall are of the search only."""

@@ -191,6 +191,8 @@ _STATS = {
     "text_bytes": 81204,
     "vector_bytes": 14448,
     "segment_bytes": 91000,
+    "storage": "float32",
+    "index": "hnsw M=16",
 }
 
 

@@ -43,8 +43,10 @@ def test_it_is_built_saved_opened_searched_and_changed(tmp_path: Path) -> None:
         docs.optimize()
         assert docs.search(vector=vectors[5], k=1)[0].id == "new"
         assert docs.check() == []
+        assert (docs.stats().storage, docs.stats().index) == ("float32", "codes rabitq:4")
         docs.set_storage("int8")
         docs.optimize()
+        assert docs.stats().storage == "int8"
         assert docs.search(vector=vectors[7], k=1)[0].id == "7"
         with pytest.raises(InvalidInput, match="a scan of codes"):
             docs.tune()

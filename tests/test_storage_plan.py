@@ -155,3 +155,7 @@ def test_the_command_is_a_dry_run_unless_told_otherwise(tmp_path: Path) -> None:
         app, ["optimize-storage", "--db", str(path), "--codecs", "float32", "--budget-mb", "0.001"]
     )
     assert refused.exit_code == 1
+    assert "the smallest is float32 with" in refused.stderr
+    nowhere = CliRunner().invoke(app, ["optimize-storage", "--db", str(path), "--plot", str(tmp_path / "no" / "plan")])
+    assert nowhere.exit_code != 0
+    assert "there is no folder" in str(nowhere.exception) + nowhere.output

@@ -980,6 +980,8 @@ class Collection:
             text_bytes=text_bytes,
             vector_bytes=vector_bytes,
             segment_bytes=segment_bytes,
+            storage=self._stored.state().stored,
+            index=self.config.index.text,
         )
 
     def check(self) -> list[str]:

@@ -306,7 +306,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class CollectionStats:
-    """bytes are of stored payload. indexed: vectors in the newest segment; tail: vectors searched exactly beside it."""
+    """bytes are of stored payload. indexed: vectors in the newest segment; tail: vectors searched exactly beside it.
+
+    storage: the codec whose bytes the file has for vectors. index: what searches go by, such as "hnsw M=16", or "codes rabitq:4"
+    for a scan of codes.
+    """
 
     name: str
     records: int
@@ -318,3 +322,5 @@ class CollectionStats:
     text_bytes: int
     vector_bytes: int
     segment_bytes: int
+    storage: str
+    index: str

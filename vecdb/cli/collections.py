@@ -135,6 +135,8 @@ def optimize_storage(
 
     from vecdb.judged import load_judged
 
+    if plot is not None:  # measuring takes long: say now what would be in the way afterwards
+        _check_plot(plot)
     known = None if judged is None else load_judged(judged)
     with open_collection(db, collection, read_only=not apply) as docs:
         plan = docs.plan_storage(
@@ -153,12 +155,29 @@ def optimize_storage(
             talk(f"drawn: {', '.join(str(path) for path in plan.draw(plot))}")
         talk(f"stored now as {plan.stored}; measured on {plan.vectors:,} of {plan.of_vectors:,} vectors")
         if plan.recommended is None:
-            talk("no codec fits; allow more bytes, or more loss")
+            smallest = min(plan.choices, key=lambda one: one.total_bytes)
+            best = min(plan.choices, key=lambda one: one.loss)
+            talk(
+                f"no codec fits; allow more: the smallest is {smallest.codec} with {smallest.total_bytes / 1e6:.3g} MB, "
+                f"the best is {best.codec} with a loss of {best.loss:.4f}"
+            )
             raise typer.Exit(1)
         talk(f"recommended: {plan.recommended.codec}" + ("" if apply else "; --apply stores vectors so"))
         if apply:
             docs.set_storage(plan.recommended.codec)
             docs.compact()
+
+
+def _check_plot(plot: Path) -> None:
+    """Raises InvalidInput, MissingExtra."""
+    from importlib.util import find_spec
+
+    from vecdb.errors import InvalidInput, MissingExtra
+
+    if not plot.absolute().parent.is_dir():
+        raise InvalidInput(f"--plot is {plot}, but there is no folder {plot.absolute().parent}; make it first")
+    if find_spec("matplotlib") is None:
+        raise MissingExtra("pictures need matplotlib: pip install 'vecdb[plot]'")
 
 
 def check(db: Db = DEFAULT_DB) -> None:
