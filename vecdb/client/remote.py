@@ -11,6 +11,7 @@ from vecdb.client import calls
 from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import Sender
 from vecdb.config import CollectionConfig, TextConfig, TokenConfig
+from vecdb.duplicates import THRESHOLD
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.records import Columns
@@ -189,7 +190,7 @@ class RemoteCollection:
         batch_size: int | None = None,
         progress: Progress | None = None,
         duplicates: Policy | None = None,
-        threshold: float | None = None,
+        threshold: float = THRESHOLD,
     ) -> WriteResult:
         """As Collection.add. One call is one request, all or nothing; with batch_size it is one for each batch.
 
@@ -200,7 +201,7 @@ class RemoteCollection:
             "POST",
             records,
             columns,
-            calls.given(model=model, duplicates=duplicates, threshold=threshold),
+            calls.given(model=model, duplicates=duplicates, threshold=None if duplicates is None else threshold),
             batch_size,
             progress,
         )

@@ -18,6 +18,7 @@ from vecdb.client import calls
 from vecdb.client.calls import Call, Described, Limits, T
 from vecdb.client.transport import AsyncSender
 from vecdb.config import CollectionConfig, TextConfig, TokenConfig
+from vecdb.duplicates import THRESHOLD
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
 from vecdb.records import Columns
@@ -195,7 +196,7 @@ class AsyncRemoteCollection:
         batch_size: int | None = None,
         progress: Progress | None = None,
         duplicates: Policy | None = None,
-        threshold: float | None = None,
+        threshold: float = THRESHOLD,
     ) -> WriteResult:
         """As Collection.add; records may also be an async iterable.
 
@@ -208,7 +209,7 @@ class AsyncRemoteCollection:
             "POST",
             records,
             columns,
-            calls.given(model=model, duplicates=duplicates, threshold=threshold),
+            calls.given(model=model, duplicates=duplicates, threshold=None if duplicates is None else threshold),
             batch_size,
             progress,
         )
