@@ -29,6 +29,7 @@ _MEETS = 0.85  # chance of a pair at the radius to meet in at least one grid
 _SAMPLE = 256
 _FINEST, _COARSEST = 0.05, 0.99  # quantiles of the distance to the nearest foreign vector
 _MOST_MET = 0.05  # of all vectors, after which a query vector looks into no other grid
+_MOST_OF_ONE = 16  # vectors of a group that a query vector meets: only the nearest of them counts
 _AT_ONCE = 65_536
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -75,9 +76,13 @@ class Grids:
         """The same cells, position p being positions[p] from now on; below 0: no position, which is passed over."""
         return replace(self, positions=positions[self.positions])
 
-    def met(self, queries: Vectors, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-        """Number of the query vector (e,) and position (e,) of each pair that meets, and entries read. most: a query vector that
-        has met so many looks into no other grid.
+    def met(
+        self, queries: Vectors, groups: NDArray[np.int64], most: int, most_of_one: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+        """Number of the query vector (e,) and position (e,) of each pair that meets, and entries read.
+
+        groups (N,): of each position, below 0 for one to pass over. most: a query vector that has met so many looks into no
+        other grid; most_of_one: of one group, those met first, in the finest cells, so that no crowd fills the measure.
         """
         from vecdb.index.groups import kernels
 
@@ -86,10 +91,14 @@ class Grids:
         reduced = queries @ self.basis
         tables = zip(self.turns, self.widths, self.shifts)
         wanted = np.ascontiguousarray(np.stack([cells_of(reduced, *table) for table in tables], axis=1))
+        of_members = np.where(self.positions >= 0, groups[self.positions], -1)
+        counts = np.zeros(int(of_members.max(initial=-1)) + 1, np.int32)
         marks, room = np.full(len(self), -1, np.int32), np.empty(len(self), np.int32)
         asked, met, read = [], [], 0
         for number in range(len(queries)):
-            count, entries = kernels.meet(self.keys, self.members, wanted[number], most, marks, number, room)
+            count, entries = kernels.meet(
+                self.keys, self.members, of_members, wanted[number], most, most_of_one, marks, number, counts, room
+            )
             read += entries
             asked.append(np.full(count, number))
             met.append(self.positions[room[:count]])
@@ -106,20 +115,20 @@ def gridded_groups(
     *,
     besides: NDArray[np.int64] | None = None,
     most: float = _MOST_MET,
+    most_of_one: int = _MOST_OF_ONE,
 ) -> RankedGroups:
     """The k best groups for query vectors (Q, D), as far as the grids bring them up. groups (N,): of each position, below 0 for
     none; besides: positions that the grids do not have, all of which are measured. most: of the vectors in the grids, the share
-    that a query vector is to meet at most.
+    that a query vector is to meet at most; most_of_one: how many of one group.
 
     Groups that were met are measured whole where they are few among all; else what did not meet counts nothing.
     """
     k = as_k(k)
-    asked, positions, read = grids.met(queries, max(1, int(most * len(grids))))
+    asked, positions, read = grids.met(queries, groups, max(1, int(most * len(grids))), most_of_one)
     if besides is not None and len(besides):
+        besides = besides[groups[besides] >= 0]
         asked = np.concatenate([asked, np.repeat(np.arange(len(queries)), len(besides))])
         positions = np.concatenate([positions, np.tile(besides, len(queries))])
-    kept = np.flatnonzero((positions >= 0) & (groups[positions] >= 0))
-    asked, positions = asked[kept], positions[kept]
     away = np.empty(len(asked))
     for start in range(0, len(asked), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)

@@ -7,11 +7,13 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def meet(keys, members, wanted, most, marks, number, met):
+def meet(keys, members, groups, wanted, most, most_of_one, marks, number, counts, met):
     """What a query vector shares a cell with, each once, into met (n,) int32 -> how many, entries read.
 
-    keys (T, n) int64 ascending in each table, members (T, n) int32; wanted (T,) int64: the query's cell in each table, finest
-    radius first. most: once so many were met, no other table is looked at. marks (n,) int32: never `number` before the call.
+    keys (T, n) int64 ascending in each table, members (T, n) int32; groups (n,) int64: of each member, below 0 for one to pass
+    over; wanted (T,) int64: the query's cell in each table, finest radius first. most: once so many were met, no other table is
+    looked at; most_of_one: of one group. marks (n,) int32: never `number` before the call; counts (G,) int32: zeros, before and
+    after.
     """
     count, read = 0, 0
     for t in range(wanted.shape[0]):
@@ -28,9 +30,13 @@ def meet(keys, members, wanted, most, marks, number, met):
         while low < keys.shape[1] and keys[t, low] == key:
             member = members[t, low]
             read += 1
-            if marks[member] != number:
+            group = groups[member]
+            if group >= 0 and marks[member] != number and counts[group] < most_of_one:
                 marks[member] = np.int32(number)
+                counts[group] += np.int32(1)
                 met[count] = member
                 count += 1
             low += 1
+    for place in range(count):
+        counts[groups[met[place]]] = np.int32(0)
     return count, read

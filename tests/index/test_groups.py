@@ -140,6 +140,18 @@ def test_a_crowded_group_does_not_hide_the_others(way: str) -> None:
     assert ranked_by(way, vectors, groups, queries, 3, GroupKernel(2.0)).keys[0] == 0
 
 
+def test_a_crowd_in_one_cell_does_not_fill_what_a_query_may_meet() -> None:
+    """Copies of the query itself: they share its cell in every grid, and are more than it may meet."""
+    vectors, groups, queries = clustered(60, 6, 8, 2)
+    vectors = np.concatenate([vectors, np.repeat(queries[:1], 5_000, axis=0)])
+    groups = np.append(groups, np.full(5_000, 99))
+    kernel = GroupKernel(12.0)
+    best = exact_groups(Grouped.of(vectors, groups), queries[:1], 10, kernel).keys
+    found = ranked_by("grids", vectors, groups, queries[:1], 10, kernel)
+    assert len(np.intersect1d(found.keys, best)) >= 7
+    assert found.work < len(vectors) // 10
+
+
 def test_grids_find_most_of_the_best_with_few_distances() -> None:
     vectors, groups, _ = clustered(400, 5, 16, 3)
     random = np.random.default_rng(4)
@@ -163,7 +175,7 @@ def test_what_meets_shares_a_cell() -> None:
     vectors, groups, queries = clustered(40, 5, 6, 7)
     grids = Grids.of(Grouped.of(vectors, groups), grids=4, radii=3)
     for most in (1, 10**9):
-        asked, positions, read = grids.met(queries, most)
+        asked, positions, read = grids.met(queries, groups, most, 10**9)
         expected, entries = set(), 0
         for number, query in enumerate(queries):
             mine: set[int] = set()
@@ -179,6 +191,20 @@ def test_what_meets_shares_a_cell() -> None:
         assert len(asked) == len(expected)
         assert set(zip(asked.tolist(), positions.tolist())) == expected
         assert read == entries
+
+
+def test_of_a_group_no_more_are_met_than_may_be() -> None:
+    vectors, groups, queries = clustered(40, 5, 6, 7)
+    grids = Grids.of(Grouped.of(vectors, groups), grids=4, radii=3)
+    groups = np.where(groups == 1, -1, groups)  # one that is passed over
+    asked, positions, _ = grids.met(queries, groups, 10**9, 10**9)
+    few = grids.met(queries, groups, 10**9, 2)
+    of_all, of_few = groups[positions], groups[few[1]]
+    assert of_all.min() >= 0
+    assert set(zip(few[0], few[1])) <= set(zip(asked, positions))
+    for number in range(len(queries)):
+        counts = np.bincount(of_all[asked == number], minlength=40)
+        assert np.array_equal(np.bincount(of_few[few[0] == number], minlength=40), np.minimum(counts, 2))
 
 
 def test_positions_that_moved_or_went_are_followed() -> None:
