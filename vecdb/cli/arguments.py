@@ -133,8 +133,14 @@ def parse_near(pairs: Sequence[str] | None) -> dict[str, Any] | None:
     given: dict[str, Any] = {}
     for pair in pairs or ():
         for field, said in _key_value(pair, "place").items():
-            parts = said.split(",") if isinstance(said, str) else None
-            given[field] = said if parts is None else [_number_or_text(part.strip()) for part in parts]
+            # One number, too, is JSON; two or three with commas are not.
+            parts = None if isinstance(said, dict) else [_number_or_text(part.strip()) for part in str(said).split(",")]
+            if parts is not None and len(parts) < 2:
+                raise typer.BadParameter(
+                    f"{pair!r} is no place; write {field}=48.1,11.6,2km (latitude, longitude, radius) "
+                    f"or {field}=100,20 (centre, width)"
+                )
+            given[field] = parts or said
     return given or None
 
 

@@ -140,9 +140,9 @@ def dedupe(
     else:
         for one in found.duplicates:
             emit({"id": one.id, "of": one.of, "similarity": one.similarity})
-    talk(
-        f"{found.records:,} records, {len(found.duplicates):,} duplicates: {found.deleted:,} deleted, {found.linked:,} linked"
-    )
+    done = "" if apply else " would be"
+    counts = f"{found.deleted:,}{done} deleted, {found.linked:,}{done} linked"
+    talk(f"{found.records:,} records, duplicates: {len(found.duplicates):,}, of which {counts}")
     if not apply:
         talk("nothing was changed: --apply does it")
 
