@@ -177,7 +177,7 @@ def test_the_commands_tell_first_and_do_it_when_asked(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     told = run.invoke(app, ["dedupe", *to, "all"])
     assert [json.loads(line)["id"] for line in told.stdout.splitlines()] == ["a2", "b2"]
-    assert "2 deleted" in told.stderr
+    assert "2 would be deleted" in told.stderr
     assert "--apply" in told.stderr
     done = run.invoke(app, ["dedupe", *to, "all", "--policy", "replace", "--apply"])
     assert done.exit_code == 0, done.output
