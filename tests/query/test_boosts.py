@@ -176,7 +176,7 @@ def test_a_collection_without_metadata_has_nothing_to_boost_by(db: vecdb.Databas
 
 
 @pytest.mark.parametrize(
-    ("boost", "path"),
+    ("boost", "place"),
     [
         ({}, "boosts[0]"),
         ({"where": {"n": 1}}, "boosts[0].weight"),
@@ -203,8 +203,8 @@ def test_a_collection_without_metadata_has_nothing_to_boost_by(db: vecdb.Databas
         ("fresh", "boosts[0]"),
     ],
 )
-def test_mistakes_are_named_with_their_place(db: vecdb.Database, boost: Any, path: str) -> None:
+def test_mistakes_are_named_with_their_place(db: vecdb.Database, boost: Any, place: str) -> None:
     with pytest.raises(vecdb.InvalidInput) as caught:
         db.collection("c").search("word", boosts=[boost])
-    assert caught.value.path == path
-    assert str(caught.value).startswith(f"{path}: ")
+    assert caught.value.path == place
+    assert str(caught.value).startswith(f"{place}: ")

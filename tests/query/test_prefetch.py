@@ -166,7 +166,7 @@ def test_there_is_an_end_to_nesting(docs: vecdb.Collection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefetch", "path"),
+    ("prefetch", "place"),
     [
         ("text", "prefetch"),
         ({"mode": "text"}, "prefetch"),
@@ -191,11 +191,11 @@ def test_there_is_an_end_to_nesting(docs: vecdb.Collection) -> None:
         ([{"vector": [1, 2]}], "prefetch[0]"),
     ],
 )
-def test_mistakes_are_named_with_their_place(docs: vecdb.Collection, prefetch: Any, path: str) -> None:
+def test_mistakes_are_named_with_their_place(docs: vecdb.Collection, prefetch: Any, place: str) -> None:
     with pytest.raises(vecdb.InvalidInput) as caught:
         docs.search("wing", prefetch=prefetch)
-    assert caught.value.path == path
-    assert "[" not in path or str(caught.value).startswith(f"{path}: ")
+    assert caught.value.path == place
+    assert "[" not in place or str(caught.value).startswith(f"{place}: ")
 
 
 def test_a_view_knows_which_slots_have_vectors() -> None:
