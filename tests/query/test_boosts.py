@@ -81,7 +81,7 @@ def one_modified(modifier: str, x: float) -> float:
         return math.sqrt(max(x, 0))
     if modifier == "square":
         return min(abs(x), 1e150) ** 2
-    return (1 / x if x else 0.0) if modifier == "reciprocal" else x
+    return (1 / x if x else 0.0) if modifier == "reciprocal" else min(max(x, -1e300), 1e300)
 
 
 @st.composite

@@ -36,7 +36,7 @@ class Boost:
                             "gauss" or "linear" (rerank/decay.py). It is 1 up to offset from it, and `at` another scale further
                             out. Of dates, scale and offset are durations: seconds, a timedelta, or "30d" (s, m, h, d, w).
     field, modifier         by a number: "none", "log1p", "sqrt", "square", "reciprocal" (1 / x, 0 for 0). Numbers below 0 are 0
-                            for log1p and sqrt.
+                            for log1p and sqrt; beyond 1e300 they are 1e300 for none.
 
     Of a list of values the one that gives most counts. A record without the field stays as it is, unless `missing` says what its
     value is: of the decay (0 … 1), or of the field. With v for what the decay or the modifier gives, op says what is done:
