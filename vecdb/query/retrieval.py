@@ -123,7 +123,7 @@ class Retrieval:
         """The depth nearest records for each of (B, D) queries. without: rows that are passed over, here and below."""
         if options.field != VECTOR_FIELD:
             like = self._derived_like(options.field, queries, _ALL if options.weighs else depth, where, without)
-            return replace(like, rankings=[self._weigh(ranking, options, depth) for ranking in like.rankings])
+            return replace(like, rankings=self._weigh(like.rankings, options, depth))
         if options.weighs:
             return self._weighed_vectors(queries, depth, where, options, without)
         if self._memory.newest().vectors is None and len(queries) <= _COLD_BATCH:
@@ -226,15 +226,18 @@ class Retrieval:
         away = snapshot.attributes.distances(near.field, near.place.at(now))
         return float(away[slot]), float(near.weights(snapshot.attributes, now)[slot])
 
-    def _weigh(self, ranking: Ranking, options: SearchOptions, depth: int) -> Ranking:
-        """A whole list by scores that nearness weighs, as it is if it plays no part."""
+    def _weigh(self, rankings: Sequence[Ranking], options: SearchOptions, depth: int = _ALL) -> list[Ranking]:
+        """The depth best of whole lists by scores that nearness weighs, as they are if it plays no part."""
         if not options.weighs:
-            return ranking.first(depth)
+            return [ranking.first(depth) for ranking in rankings]
         snapshot = self.columns()
         assert snapshot.attributes is not None
-        slots = snapshot.slots_of(ranking.rows)
         weights = weights_of(options.nearby, snapshot.attributes)
-        return weighed_ranking(ranking, np.where(slots >= 0, weights[slots], 0.0), depth)
+        weighed = []
+        for ranking in rankings:
+            slots = snapshot.slots_of(ranking.rows)
+            weighed.append(weighed_ranking(ranking, np.where(slots >= 0, weights[slots], 0.0), depth))
+        return weighed
 
     def _derived_like(self, field: str, queries: Matrix, depth: int, where: Node | None, without: Rows | None) -> Found:
         """The same among the vectors of a derived field: all of them are looked at."""
@@ -268,9 +271,9 @@ class Retrieval:
                 continue
             found = exact_search(vectors[mine], query[None], len(mine), metric)
             scores = scores_of(found.distances[0], metric)
-            whole = Ranking("vector", rows[mine[found.positions[0]]], scores)
-            rankings.append(self._weigh(whole, options, len(mine)))
-        return Found(rankings, {"engine": "exact", "exact": True, "way": "prefetched"}, [1.0] * len(pools))
+            rankings.append(Ranking("vector", rows[mine[found.positions[0]]], scores))
+        detail = {"engine": "exact", "exact": True, "way": "prefetched"}
+        return Found(self._weigh(rankings, options), detail, [1.0] * len(pools))
 
     def by_examples(
         self,
@@ -307,7 +310,7 @@ class Retrieval:
             parts.append(similarities(found, vectors, metric))
         likeness = Likeness(np.concatenate(kept), np.concatenate(parts))
         whole = ranked("vector", likeness.rows, examples.scores(likeness.similarities))
-        return self._weigh(whole, options, len(whole)), likeness
+        return self._weigh([whole], options)[0], likeness
 
     def vectors_among(self, rows: Rows, field: str = VECTOR_FIELD) -> tuple[Rows, Matrix]:
         """Which of rows (m,), ascending, have a vector in this field: their places (p,), and the vectors (p, D)."""
@@ -372,7 +375,7 @@ class Retrieval:
             readable = [with_columns(q.encode(errors="replace").decode(), self._tables.columns) for q in queries]
             asked = zip(readable, self._among(where, pools, without))
             rankings = [self._cold.words([(1.0, q)] if q.strip() else [], first, rows) for q, rows in asked]
-            return Found([self._weigh(ranking, options, depth) for ranking in rankings], {"engine": "fts5"})
+            return Found(self._weigh(rankings, options, depth), {"engine": "fts5"})
         with self._store.read() as db:
             analyzer = Analyzer(db, self._text)
             thesaurus = self._thesaurus(options, analyzer)
@@ -383,8 +386,7 @@ class Retrieval:
         among = self._among(where, pools, without)
         rankings = [self._cold.words(match, first, rows) for match, rows in zip(matches, among)]
         self._wish("words")
-        weighed = [self._weigh(ranking, options, depth) for ranking in rankings]
-        return Found(weighed, {"engine": "fts5"}, terms=terms)
+        return Found(self._weigh(rankings, options, depth), {"engine": "fts5"}, terms=terms)
 
     def _needs_memory(self, matches: Sequence[Sequence[object]], options: SearchOptions) -> bool:
         """FTS5 has no vocabulary at hand to correct words by, counts expired records in its document frequencies, and is asked
@@ -418,9 +420,8 @@ class Retrieval:
                 slots = snapshot.slots_of(pool)
                 slots = slots[slots >= 0]
                 scores = _only(scores, slots)
-            best = _best(scores, _ALL if options.weighs else depth, snapshot)
-            rankings.append(self._weigh(best, options, depth))
-        return Found(rankings, {"engine": "memory"}, terms=queries)
+            rankings.append(_best(scores, _ALL if options.weighs else depth, snapshot))
+        return Found(self._weigh(rankings, options, depth), {"engine": "memory"}, terms=queries)
 
     def forecast_text(self, query: str, options: SearchOptions) -> TextForecast:
         """What by_text would do for a plain query. Nothing is loaded for it: corrections show only where words are in memory."""
