@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 import vecdb
 from bench.data import data_folder
-from bench.learned.group_study import average_precision, interval, recall
+from bench.intervals import mean_interval
+from bench.learned.group_study import average_precision, recall
 from bench.machine import describe_run, result_path, results_folder
 from bench.report import Cell, Table, show_markdown, show_tables
 from vecdb.errors import MissingExtra
@@ -145,7 +146,7 @@ def measured(photographs: Sequence[Photograph], docs: Any) -> list[dict[str, Any
                 "photographs": len(photographs),
                 "asked": len(asked),
                 **{measure: float(values.mean()) for measure, values in found.items()},
-                "exact_minus": {m: interval(first[m] - found[m], 0) for m in found} if found is not first else {},
+                "exact_minus": {m: mean_interval(first[m] - found[m]) for m in found} if found is not first else {},
             }
         )
     return lines

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.intervals import mean_interval
 from bench.learned.group_sets import GroupedSet, sentences
-from bench.learned.group_study import average_precision, interval, recall
+from bench.learned.group_study import average_precision, recall
 from bench.learned.group_ways import WAYS, Ranker
 
 
@@ -36,7 +37,7 @@ def test_measures_by_hand() -> None:
     assert recall([9, 7], good) == 1.0
     assert average_precision([9, 1, 7], good) == pytest.approx((1 + 2 / 3) / 2)
     assert average_precision([1, 2], good) == 0
-    mean, low, high = interval(np.array([0.0, 1.0] * 50), 0)
+    mean, low, high = mean_interval(np.array([0.0, 1.0] * 50), 0)
     assert low < mean == 0.5 < high
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 import vecdb
 from bench.data import Vectors, data_folder
+from bench.intervals import mean_interval
 from bench.retrieval import sets
 from vecdb.index.adjacency import Adjacency
 
@@ -96,14 +97,12 @@ def _control(docs: vecdb.Collection, questions: Questions, mode: str, plain: Out
 def _against(found: Outcome, plain: Outcome, part: np.ndarray) -> dict[str, Any]:
     """The figures of a part of the questions, and the gain over no graph with its 95 % interval (paired bootstrap)."""
     gains = found.complete[part].astype(float) - plain.complete[part]
-    rng = np.random.default_rng(0)
-    means = rng.choice(gains, (10_000, len(gains))).mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    gain, low, high = mean_interval(gains)
     return {
         **found.told(part),
         "plain all@10": float(plain.complete[part].mean()),
-        "gain": float(gains.mean()),
-        "interval": [float(low), float(high)],
+        "gain": gain,
+        "interval": [low, high],
         "won": int((gains > 0).sum()),
         "lost": int((gains < 0).sum()),
         "questions": int(part.sum()),

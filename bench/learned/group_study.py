@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.intervals import mean_interval
 from bench.learned.group_sets import GroupedSet, load_grouped
 from bench.learned.group_ways import WAYS, Ranked, Ranker
 from vecdb.index.groups import Grouped, GroupKernel, exact_groups, gridded_groups, nearest_by, probed_groups
 
 K = 10
 ORACLE = "groups, exact"
-_SAMPLES = 10_000
 _CROWD = 5_000
 
 
@@ -44,7 +44,7 @@ def study(name: str, ways: Sequence[str], seed: int) -> Iterator[dict[str, Any]]
             "reach": ranker.kernel.reach,
             **{measure: float(values.mean()) for measure, values in found.items()},
             "work": float(np.mean([ranked.work / all_pairs for ranked, all_pairs in zip(made, pairs)])),
-            "oracle_minus": {m: interval(oracle[m] - found[m], seed) for m in found if oracle and way != ORACLE},
+            "oracle_minus": {m: mean_interval(oracle[m] - found[m], seed) for m in found if oracle and way != ORACLE},
         }
 
 
@@ -61,14 +61,6 @@ def average_precision(groups: Sequence[int], good: frozenset[int]) -> float:
     """Of the first ten."""
     places = [place for place, group in enumerate(groups[:K], 1) if group in good]
     return sum(count / place for count, place in enumerate(places, 1)) / min(K, len(good))
-
-
-def interval(differences: NDArray[np.float64], seed: int) -> tuple[float, float, float]:
-    """Mean, and the 95 % interval of a paired bootstrap over queries."""
-    random = np.random.default_rng(seed)
-    drawn = random.integers(0, len(differences), (_SAMPLES, len(differences)))
-    low, high = np.percentile(differences[drawn].mean(axis=1), [2.5, 97.5])
-    return float(differences.mean()), float(low), float(high)
 
 
 def crowd(name: str, seed: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bench.data import data_folder
-from bench.rerank.orders import mean_interval
+from bench.intervals import mean_interval
 from bench.rerank.states import States, hybrid, states_of
 from bench.retrieval.sets import Lists, lists_of, load, vectors_of
 from vecdb.evaluation import evaluate_run

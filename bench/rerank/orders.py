@@ -42,11 +42,3 @@ def line(judged: Judged, way: str, found: Evaluation, base: Evaluation, more: Li
         "gain": gain(found, base, measure),
         **more,
     }
-
-
-def mean_interval(differences: Any, resamples: int = 10_000) -> list[float]:
-    """[mean, low, high] of values (n,), with the 95 % interval of draws with replacement."""
-    values = np.asarray(differences, dtype=np.float64)
-    draws = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
-    low, high = np.quantile(values[draws].mean(axis=1), (0.025, 0.975))
-    return [float(values.mean()), float(low), float(high)]

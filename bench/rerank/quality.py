@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bench.data import data_folder
+from bench.intervals import mean_interval
 from bench.rerank.heads import Set
-from bench.rerank.orders import mean_interval
 from bench.rerank.states import states_of
 from bench.retrieval.candidates import read_run
 from bench.retrieval.sets import QueryLists, lists_of, load, vectors_of

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vecdb
+from bench.intervals import mean_interval
 from bench.machine import describe_run, result_path, results_folder
 from bench.report import Cell, Table, show_markdown, show_tables
 from bench.select.measures import alpha_ndcg, precision, subtopic_recall
@@ -32,7 +33,6 @@ MEASURES = {"S-recall": subtopic_recall, "alpha-nDCG": alpha_ndcg, "precision": 
 
 _WANTED = 1.1  # times the top k's S-recall
 _KEPT = 0.95  # of the top k's precision
-_SAMPLES = 10_000  # of the paired bootstrap
 _LATENCY_ROUNDS = 300
 
 GRIDS: dict[str, list[Selector]] = {
@@ -159,11 +159,7 @@ def _best(grid: Sequence[Selector], tried: Sequence[dict[str, float]], top: dict
 
 
 def _interval(differences: NDArray[np.float64]) -> dict[str, float]:
-    """The mean, and the 95 % interval of a paired bootstrap."""
-    rng = np.random.default_rng(0)
-    means = differences[rng.integers(len(differences), size=(_SAMPLES, len(differences)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"mean": float(differences.mean()), "low": float(low), "high": float(high)}
+    return dict(zip(("mean", "low", "high"), mean_interval(differences)))
 
 
 def _latencies(data: FacetSet, most: int | None) -> Iterator[dict[str, Any]]:
