@@ -9,6 +9,7 @@ import numpy as np
 
 from vecdb.errors import InvalidInput
 from vecdb.rerank.listwise.prompts import clean, equal_cut, listed, numbers
+from vecdb.rerank.models.tokenizing import shared
 from vecdb.types import Vector
 
 Pooling = Literal["mean", "last", "first", "query"]
@@ -82,7 +83,7 @@ class TextEncoder:
     ) -> None:
         if pooling not in (None, "mean", "last", "first", "query"):
             raise InvalidInput(f"pooling is {pooling!r}; it must be mean, last, first or query")
-        self.model, self.tokenizer = model.eval(), tokenizer
+        self.model, self.tokenizer = model.eval(), shared(tokenizer)
         self._decodes = _is_decoder(model.config)
         trained: Pooling | None = getattr(model.config, _POOLING, None)
         self.pooling: Pooling = pooling or trained or ("last" if self._decodes else "mean")

@@ -16,6 +16,7 @@ from typing import Any
 from vecdb.errors import InvalidInput, InvalidQuery, MissingExtra, ModelUnavailable
 from vecdb.language_model import openai_llm
 from vecdb.rerank.models.base import ChatModel
+from vecdb.rerank.models.tokenizing import shared
 
 ModelSpec = Any  # a name, or a loaded model; None for the offline default
 
@@ -155,7 +156,7 @@ def _from_pretrained(kind: str, name: str, **options: Any) -> tuple[Any, Any]:
             f"the model {name!r} cannot be loaded: {error}; check the name, and that the hub can be reached or the model lies "
             "in a local folder, with weights in safetensors"
         ) from error
-    return model.eval(), tokenizer
+    return model.eval(), shared(tokenizer)
 
 
 def _is_encoder_decoder(name: str) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any
 
@@ -172,6 +175,22 @@ def test_a_listwise_query_has_a_part_of_every_passage_within_the_models_length(m
     seen: list[str] = []
     EmbedderAsEncoder(lambda t: (seen.extend(t), np.ones((len(t), 2)))[1], words=60).encode_listwise(["apple"], [long])
     assert len(seen[0].split()) <= 60
+
+
+def test_threads_that_share_a_tokenizer_cut_their_texts_each_at_its_own_length(marked: Any) -> None:
+    tokenizer = copy.deepcopy(marked)
+    told = tokenizer.set_truncation_and_padding
+
+    def slowly(*args: Any, **options: Any) -> None:
+        told(*args, **options)
+        time.sleep(0.002)  # for another thread to say how it wants its own texts
+
+    tokenizer.set_truncation_and_padding = slowly
+    encoder = TextEncoder(tiny_models.encoder(marked), tokenizer)
+    text = "green lamp " * 50
+    with ThreadPoolExecutor(3) as threads:
+        made = list(threads.map(lambda most: (most, len(encoder.ids(text, most))), [20, 30, 40] * 10))
+    assert [length for _, length in made] == [most for most, _ in made]
 
 
 def test_a_decoder_is_pooled_at_the_end_of_its_text(words: Any) -> None:
