@@ -1,6 +1,6 @@
 """Codecs on a GPU: fitting, encoding and decoding of many vectors, for the same `Codec` and the same bytes as on the CPU.
 
-What differs is said in gpu/codecs.py: bytes that were rounded from sums of float64 numbers, and the nearer of two centroids.
+What differs is said in gpu/codecs.py: bytes that were rounded from lengths, sums of float64 numbers.
 PCA and product quantisation are fitted on the device; what else is fitted, and formats that gpu/codecs.py lacks, are the CPU's.
 Needs the extra [gpu].
 """
@@ -20,7 +20,7 @@ from vecdb.index.arguments import as_vectors
 from vecdb.index.base import Vectors
 from vecdb.index.codecs.base import Codes, Format, Reducer
 from vecdb.index.codecs.codec import Codec, check_finite
-from vecdb.index.codecs.float8 import Float8, float8_numbers
+from vecdb.index.codecs.float8 import Float8
 from vecdb.index.codecs.levels import Levels, Pairs
 from vecdb.index.codecs.linear import Linear, Pca, Truncation
 from vecdb.index.codecs.products import Books, ProductQuantiser, fit_books, part_of
@@ -164,13 +164,17 @@ class DeviceCodec:
         return total
 
     def _means(self, padded: Vectors, books: Books) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        from vecdb.gpu import kmeans
+        import torch
+
+        from vecdb.gpu import codecs, kmeans
 
         parts, size, count = books.shape
-        cut = self._put(padded).view(len(padded), parts, size)
-        put = self._put(books)
-        found = [kmeans.sums_of(cut[:, m], kmeans.nearest(cut[:, m], put[m].T), count) for m in range(parts)]
-        return np.stack([sums.cpu().numpy() for sums, _ in found]), np.stack([n.cpu().numpy() for _, n in found])
+        values = self._put(padded)
+        cut = values.view(len(padded), parts, size)
+        assigned = codecs.encode_parts(values, self._put(books)).long()
+        found = [kmeans.sums_of(cut[:, m], assigned[:, m], count) for m in range(parts)]
+        sums, counts = (torch.stack(each).cpu().numpy() for each in zip(*found))
+        return sums, counts
 
 
 _Put = Callable[[NDArray[Any]], "torch.Tensor"]
@@ -196,8 +200,7 @@ def _decoder(made: Format, put: _Put) -> _Work | None:
 
     arrays = {name: put(array) for name, array in made.arrays().items()}
     if isinstance(made, Float8):
-        table = put(float8_numbers(made.kind))
-        return lambda x: codecs.decode_float8(x, made.size, table, arrays.get("factors"))
+        return lambda x: codecs.decode_float8(x, made.size, made.kind, arrays.get("factors"))
     if isinstance(made, Levels) and not isinstance(made, Pairs):
         return lambda x: codecs.decode_levels(x, arrays["lows"], arrays["steps"])
     if isinstance(made, ProductQuantiser):
