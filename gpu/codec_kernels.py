@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _NUMBERS = 2048  # of a program: 16 for each of its threads
 _AT_ONCE = 1 << 16  # rows that are turned on their side at a time
 _TILE = 64  # of turning
-# Of a program that looks for nearest centroids: rows, two to a thread, and centroids in registers at a time.
-_NEAR_ROWS, _NEAR_CENTROIDS, _NEAR_WARPS = 256, 16, 4
+# Of a program that looks for nearest centroids: rows, four to a thread, and centroids in registers at a time.
+_NEAR_ROWS, _NEAR_CENTROIDS, _NEAR_WARPS = 512, 8, 4
 _COLUMNS = 128  # of a program that looks centroids up: parts whose books stay in the first-level cache
 _LARGEST = tl.constexpr(3.4028234663852886e38)
 _NO_FRACTION = tl.constexpr(8388608.0)  # 2^23: a float32 of this size, and below 2^24, has no bits behind the point
@@ -303,9 +303,9 @@ def _encode_levels_kernel(
     inside = (row < rows)[:, None] & (d < dim)[None, :]
     at = row[:, None] * dim + d[None, :]
     values = tl.load(values_ptr + at, mask=inside, other=0.0)
-    low = tl.load(lows_ptr + d, mask=d < dim, other=0.0)
-    inverse = tl.load(inverses_ptr + d, mask=d < dim, other=0.0)
-    levels = (values - low[None, :]) * inverse[None, :]
+    own = tl.broadcast_to(d[None, :], (ROWS, DIMS))
+    low = tl.load(lows_ptr + own, mask=inside, other=0.0)
+    levels = (values - low) * tl.load(inverses_ptr + own, mask=inside, other=0.0)
     levels = tl.minimum(tl.maximum(levels, 0.0), top) + _NO_FRACTION
     tl.store(codes_ptr + at, levels.to(tl.int32, bitcast=True).to(tl.uint8), mask=inside)
 
@@ -319,9 +319,10 @@ def _decode_levels_kernel(
     inside = (row < rows)[:, None] & (d < dim)[None, :]
     at = row[:, None] * dim + d[None, :]
     levels = tl.load(codes_ptr + at, mask=inside, other=0).to(tl.float32)
-    low = tl.load(lows_ptr + d, mask=d < dim, other=0.0)
-    step = tl.load(steps_ptr + d, mask=d < dim, other=0.0)
-    tl.store(values_ptr + at, low[None, :] + levels * step[None, :], mask=inside)
+    own = tl.broadcast_to(d[None, :], (ROWS, DIMS))
+    low = tl.load(lows_ptr + own, mask=inside, other=0.0)
+    step = tl.load(steps_ptr + own, mask=inside, other=0.0)
+    tl.store(values_ptr + at, low + levels * step, mask=inside)
 
 
 @triton.jit
@@ -336,7 +337,9 @@ def _turn_kernel(values_ptr, sideways_ptr, rows, dim, width, pitch, FARTHEST: tl
     tl.store(sideways_ptr + d[:, None] * pitch + row[None, :], values, mask=inside)
 
 
-@triton.jit
+# Of a pitch that it knows nothing of, the compiler does not load four rows to a thread at once, side by side, which it would
+# then have to hand to other threads: sums are held so that rows of a thread lie a program's width apart.
+@triton.jit(do_not_specialize=["pitch"])
 def _nearest_kernel(
     sideways_ptr,
     books_ptr,
@@ -421,8 +424,9 @@ def _whole_kernel(
     inside = (row < rows)[:, None] & (d < dim)[None, :]
     at = row[:, None] * dim + d[None, :]
     wide = tl.load(values_ptr + at, mask=inside, other=0.0).to(tl.float64)
-    before = tl.load(before_ptr + d, mask=d < dim, other=0.0).to(tl.float64)[None, :]
-    wide = wide * before if IS_BACK else tl.where(inside, wide - before, 0.0)
+    own = tl.broadcast_to(d[None, :], (ROWS, DIMS))
+    before = tl.load(before_ptr + own, mask=inside, other=0.0).to(tl.float64)
+    wide = wide * before if IS_BACK else wide - before
     # No difference or product of float32 numbers is a subnormal float64.
     bits = tl.max(tl.abs(wide), 1).to(tl.int64, bitcast=True)
     shift = tl.minimum(tl.maximum(TARGET - ((bits >> 52) - 1022), -126), 126)

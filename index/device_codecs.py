@@ -7,7 +7,7 @@ Needs the extra [gpu].
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,15 @@ from vecdb.index.codecs.base import Codes, Format, Reducer
 from vecdb.index.codecs.codec import Codec, check_finite
 from vecdb.index.codecs.float8 import Float8
 from vecdb.index.codecs.levels import Levels, Pairs
-from vecdb.index.codecs.linear import Linear, Pca, Truncation
+from vecdb.index.codecs.linear import Pca, Truncation
 from vecdb.index.codecs.products import Books, ProductQuantiser, fit_books, part_of
+from vecdb.index.staging import in_blocks
 
 if TYPE_CHECKING:
     import torch
 
 _ROWS_AT_ONCE = 1 << 16
+_BYTES_AT_ONCE = 1 << 25  # of vectors: page-locked buffers are as large, and take a while to make
 _LEAST_AT_ONCE = 1 << 8
 _SQUARED = 4_096  # dimensions: beyond, PCA does not square them
 
@@ -63,9 +65,9 @@ class DeviceCodec:
                 reducers.append(reducer.fit(values, codec.metric, seed, moment=self._moment))
             else:
                 reducers.append(reducer.fit(values, codec.metric, seed))
-            values = self._in_blocks(partial(self._reduced, reducers[-1:], is_unit=False), values)
+            values = self._in_blocks(self._reducing(reducers[-1:], is_unit=False), values)
         if codec.metric == "cosine" and reducers:
-            values = self._in_blocks(lambda x: self._reduced([], x, is_unit=True), values)
+            values = self._in_blocks(self._reducing([], is_unit=True), values)
         made = codec.format
         if isinstance(made, ProductQuantiser):
             sampled = part_of(values)
@@ -76,41 +78,58 @@ class DeviceCodec:
 
     def encode(self, vectors: ArrayLike) -> Codes:
         """As `Codec.encode`. Blocks shrink where the device has no room; raises OutOfDeviceMemory if the smallest have none."""
+        import torch
+
         values = as_vectors(vectors, self.codec.dimension)
-        check_finite(values)
-        made: NDArray[Any] = self._in_blocks(self.encoding(), values)
-        return made if _encoder(self.codec.format, self._put) else self.codec.format.encode(made)
+        encode, largest = self.encoding(), []
+
+        def watched(block: torch.Tensor) -> torch.Tensor:
+            if len(block):
+                largest.append(torch.linalg.vector_norm(block, float("inf")))  # keeps NaN
+            return encode(block)
+
+        made: NDArray[Any] = self._in_blocks(watched, values)
+        if largest and not bool(torch.stack(largest).isfinite().all()):
+            check_finite(values)  # says which
+        return made if self._is_coded_here else self.codec.format.encode(made)
 
     def encoding(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """What makes codes of finite vectors (N, D) on the device; or reduced vectors, where the format is left to the CPU."""
         self._check_fitted()
         is_unit = self.codec.metric == "cosine" and bool(self.codec.reducers)
         encode = _encoder(self.codec.format, self._put) or (lambda x: x)
-        return lambda x: encode(self._reduced(self.codec.reducers, x, is_unit=is_unit))
+        reduce = self._reducing(self.codec.reducers, is_unit=is_unit)
+        return lambda x: encode(reduce(x))
+
+    @property
+    def _is_coded_here(self) -> bool:
+        return _encoder(self.codec.format, self._put) is not None
 
     def decode(self, codes: Codes) -> Vectors:
         """As `Codec.decode`."""
-        self._check_fitted()
-        decode = _decoder(self.codec.format, self._put)
+        restore = self.decoding()
         if (
-            decode is None
+            restore is None
             or codes.dtype != np.uint8
             or codes.ndim != 2
             or codes.shape[1] != self.codec.bytes_per_vector
         ):
             return self.codec.decode(codes)
-        is_unit = self.codec.metric == "cosine" and not self.codec.is_float32
-
-        def restored(block: torch.Tensor) -> torch.Tensor:
-            from vecdb.gpu import codecs
-
-            values = decode(block)
-            for reducer in reversed(self.codec.reducers):
-                values = _restored(reducer, values, self._put)
-            return codecs.unit(values) if is_unit else values
-
-        vectors: Vectors = self._in_blocks(restored, codes)
+        vectors: Vectors = self._in_blocks(restore, codes)
         return vectors
+
+    def decoding(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """What makes vectors (N, D) of codes (N, bytes_per_vector) on the device; None where the format is left to the CPU."""
+        from vecdb.gpu import codecs
+
+        self._check_fitted()
+        decode = _decoder(self.codec.format, self._put)
+        if decode is None:
+            return None
+        steps = [decode, *(_restorer(reducer, self._put) for reducer in reversed(self.codec.reducers))]
+        if self.codec.metric == "cosine" and not self.codec.is_float32:
+            steps.append(codecs.unit)
+        return partial(_in_turn, steps)
 
     def _check_fitted(self) -> None:
         if not self.codec.is_fitted:
@@ -121,38 +140,19 @@ class DeviceCodec:
 
         return torch.from_numpy(np.array(array)).to(self.device)
 
-    def _reduced(self, reducers: Any, block: torch.Tensor, *, is_unit: bool) -> torch.Tensor:
+    def _reducing(self, reducers: Iterable[Reducer], *, is_unit: bool) -> _Work:
+        """What takes vectors through reducers, whose arrays are put on the device once."""
         from vecdb.gpu import codecs
 
-        for reducer in reducers:
-            if isinstance(reducer, Truncation):
-                block = block[:, : reducer.size].contiguous()
-            else:
-                assert isinstance(reducer, Linear)
-                arrays = reducer.arrays()
-                block = codecs.reduce_by(block, *(self._put(arrays[name]) for name in ("mean", "basis", "scales")))
-        return codecs.unit(block) if is_unit else block
+        steps = [_reducer(reducer, self._put) for reducer in reducers]
+        if is_unit:
+            steps.append(codecs.unit)
+        return partial(_in_turn, steps)
 
-    def _in_blocks(self, work: Callable[[torch.Tensor], torch.Tensor], rows: NDArray[Any]) -> NDArray[Any]:
+    def _in_blocks(self, work: _Work, rows: NDArray[Any]) -> NDArray[Any]:
         """work of blocks of rows, which are copied to the device and back."""
-        import torch
-
-        from vecdb.gpu.launch import OutOfDeviceMemory
-
-        size, first = _ROWS_AT_ONCE, 0
-        parts: list[NDArray[Any]] = []
-        while first < len(rows) or not parts:
-            try:
-                parts.append(work(self._put(rows[first : first + size])).cpu().numpy())
-                first += size
-            except torch.cuda.OutOfMemoryError as error:
-                if size <= _LEAST_AT_ONCE:
-                    raise OutOfDeviceMemory(
-                        f"no room on {self.device} to code {size} vectors; code on the CPU"
-                    ) from error
-                size //= 4
-                torch.cuda.empty_cache()
-        return np.concatenate(parts)
+        most = max(_LEAST_AT_ONCE, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // (4 * self.codec.dimension)))
+        return in_blocks(work, rows, self.device, most=most, least=_LEAST_AT_ONCE)
 
     def _moment(self, sample: Vectors, mean: Vectors) -> NDArray[np.float64]:
         from vecdb.gpu import codecs
@@ -208,12 +208,29 @@ def _decoder(made: Format, put: _Put) -> _Work | None:
     return None
 
 
-def _restored(reducer: Reducer, values: torch.Tensor, put: _Put) -> torch.Tensor:
+def _reducer(reducer: Reducer, put: _Put) -> _Work:
+    from vecdb.gpu import codecs
+
+    if isinstance(reducer, Truncation):
+        return lambda x: x[:, : reducer.size].contiguous()
+    arrays = reducer.arrays()
+    mean, basis, scales = (put(arrays[name]) for name in ("mean", "basis", "scales"))
+    return lambda x: codecs.reduce_by(x, mean, basis, scales)
+
+
+def _restorer(reducer: Reducer, put: _Put) -> _Work:
     import torch
 
     from vecdb.gpu import codecs
 
     if isinstance(reducer, Truncation):
-        return torch.nn.functional.pad(values, (0, reducer.size_in - reducer.size))
+        return lambda x: torch.nn.functional.pad(x, (0, reducer.size_in - reducer.size))
     arrays = reducer.arrays()
-    return codecs.restore_by(values, *(put(arrays[name]) for name in ("mean", "basis", "scales")))
+    mean, basis, scales = (put(arrays[name]) for name in ("mean", "basis", "scales"))
+    return lambda x: codecs.restore_by(x, mean, basis, scales)
+
+
+def _in_turn(steps: Iterable[_Work], block: torch.Tensor) -> torch.Tensor:
+    for step in steps:
+        block = step(block)
+    return block
