@@ -96,8 +96,8 @@ def compiled(what: str, folder: Path) -> Any:
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(folder)
     run = subprocess.run([sys.executable, "-c", _COMPILE, what], env=environment, capture_output=True, text=True)
-    if "ptxas" in run.stderr and "not found" in run.stderr:
-        pytest.skip("this Triton comes without ptxas")
+    if re.search(r"(ptxas|cuobjdump).*not found|Cannot find (ptxas|cuobjdump)", run.stderr):
+        pytest.skip("this Triton comes without ptxas or cuobjdump")
     assert run.returncode == 0, run.stderr[-2000:]
     return json.loads(run.stdout)
 
