@@ -172,7 +172,8 @@ class CodeScanIndex:
         twin._codec, twin._size, twin._fitted_on = self._codec, self._size, self._fitted_on
         # Cut to their used part: the twin then reallocates on its first `add`, and this index's room stays its own.
         twin._vectors, twin._codes = self._vectors[: self._size], self._codes[: self._size]
-        twin._weights, twin._depths = self._weights, self._depths
+        twin._weights = None if self._weights is None else self._weights[: self._size]
+        twin._depths = self._depths
         twin._live = self._live[: self._size].copy()
         return twin
 

@@ -102,6 +102,20 @@ def test_it_lives_through_changes_as_exact_search_does(real: Any) -> None:
         )
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_an_index_and_its_copy_grow_without_each_other(metric: Any, real: Any) -> None:
+    base, first, second = real.base[:1_100], real.base[1_100:1_200], real.base[1_200:1_300]
+    index = CodeScanIndex.build(base[:1_000], metric, CodesConfig("int8"))
+    index.add(base[1_000:])  # leaves room, which one of the two would fill after the other
+    twin = index.copy()
+    index.add(first)
+    before = {name: array.copy() for name, array in index.arrays().items()}
+    twin.add(second)
+    for name, array in index.arrays().items():
+        np.testing.assert_array_equal(array, before[name])
+    assert not np.array_equal(twin.arrays()["codes"], before["codes"])
+
+
 def test_a_saved_one_answers_the_same_and_a_damaged_one_is_noticed(real: Any) -> None:
     index = CodeScanIndex.build(real.base[:1_500], "cosine", CodesConfig("pca:96+int8", recall=0.95))
     arrays = {name: np.array(array) for name, array in index.arrays().items()}
