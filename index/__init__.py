@@ -1,6 +1,7 @@
 """Vector indexes: arrays and positions in, nearest positions out. No SQL, no files, no user ids; imports nothing of those.
 
     base      VectorIndex, the Protocol of every kind; Neighbours, its answer; HnswConfig, NeuralLshConfig, CodesConfig
+    live_vectors  LiveVectors: vectors of which some are live, which the kinds without a graph are made of
     exact     ExactIndex and exact_search: NumPy only, the oracle and the engine of small collections
     hnsw      HnswIndex: the graph index; insertion, removal and repair stand beside it
     neural_lsh  NeuralLshIndex: bins of a learned partition, searched likeliest first

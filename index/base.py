@@ -41,6 +41,10 @@ class Neighbours(NamedTuple):
     estimated_recall: NDArray[np.float32] | None = None
     way: str = "scan"
 
+    def with_recall(self, recall: float) -> Neighbours:
+        """The same, with this as the estimated recall of every query."""
+        return self._replace(estimated_recall=np.full(len(self.work), recall, np.float32))
+
 
 @dataclass(frozen=True, slots=True)
 class HnswConfig:

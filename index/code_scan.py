@@ -10,29 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vecdb.errors import CorruptIndex
-from vecdb.index.arguments import (
-    as_dimension,
-    as_ef,
-    as_k,
-    as_mask,
-    as_metric,
-    as_positions,
-    as_queries,
-    as_target,
-    as_vectors,
-)
-from vecdb.index.base import CodesConfig, Mask, Metric, Neighbours, Positions, Vectors
+from vecdb.index.arguments import as_ef, as_k, as_queries, as_target, as_vectors
+from vecdb.index.base import CodesConfig, Mask, Neighbours, Positions, Vectors
 from vecdb.index.codecs import Codec, parse
 from vecdb.index.codecs.base import Codes
 from vecdb.index.codecs.compiled import kernels
 from vecdb.index.exact import exact_search, measure
-from vecdb.index.growth import frozen, with_room
+from vecdb.index.growth import with_room
+from vecdb.index.live_vectors import LiveVectors, live_among
 
 K = 10  # neighbours that depth is learnt for
 _FITTED, _ASKED = 20_000, 200  # vectors that a codec is fitted to; that ask for their neighbours
@@ -41,37 +32,22 @@ _HOLDS = 2.0  # a codec is fitted anew when so many times as many vectors have c
 _GATHER_SHARE = 0.25  # below this share of allowed rows, copying their codes out costs less than scanning all
 
 
-class CodeScanIndex:
+class CodeScanIndex(LiveVectors):
     """A scan of codes. Its codec is fitted to the first vectors that come, and anew by `refresh` when they have doubled."""
 
     kind = "codes"
 
     def __init__(self, dimension: int, metric: str = "cosine", config: CodesConfig | None = None) -> None:
-        self.dimension = as_dimension(dimension)
-        self.metric: Metric = as_metric(metric)
+        super().__init__(dimension, metric)
         self.config = config or CodesConfig()
         self._codec = parse(self.config.codec, self.dimension, self.metric)
-        self._size, self._fitted_on = 0, 0
-        self._vectors: Vectors = np.empty((0, self.dimension), np.float32)
-        self._live: Mask = np.empty(0, np.bool_)
+        self._fitted_on = 0
         self._codes: Codes = np.empty((0, self._codec.bytes_per_vector), np.uint8)
         self._weights: Vectors | None = None  # see Codec.weights
         self._depths: NDArray[np.int64] = np.empty(0, np.int64)  # places of true neighbours in a scan, ascending
 
     def __repr__(self) -> str:
         return f"<CodeScanIndex {self._size:,} x {self.dimension} {self.metric} {self._codec.text}>"
-
-    def __len__(self) -> int:
-        return self._size
-
-    @property
-    def live(self) -> Mask:
-        return frozen(self._live[: self._size])
-
-    @property
-    def vectors(self) -> Vectors:
-        """(N, D) float32, read-only."""
-        return frozen(self._vectors[: self._size])
 
     @property
     def codec(self) -> Codec:
@@ -90,9 +66,8 @@ class CodeScanIndex:
     def open(cls, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> CodeScanIndex:
         """The index that `settings()` and `arrays()` describe. The arrays may be read-only memory maps."""
         index = cls(settings["dimension"], settings["metric"], CodesConfig(**settings["config"]))
-        index._vectors = as_vectors(arrays["vectors"], index.dimension)
-        index._size, index._fitted_on = len(index._vectors), int(settings["fitted_on"])
-        index._live = as_mask(arrays["live"], index._size).copy()
+        index._take(arrays["vectors"], arrays["live"])
+        index._fitted_on = int(settings["fitted_on"])
         if index._fitted_on:
             index._codec = Codec.from_bytes(np.asarray(arrays["codec"]).tobytes())
         index._codes, index._depths = arrays["codes"], np.asarray(arrays["depths"], np.int64)
@@ -102,22 +77,14 @@ class CodeScanIndex:
         return index
 
     def add(self, vectors: Vectors, *, threads: int | None = None) -> None:
-        matrix = as_vectors(vectors, self.dimension)
-        if not len(matrix):
+        first = self._size
+        super().add(vectors)
+        if self._size == first:
             return
-        size = self._size + len(matrix)
-        self._vectors = with_room(self._vectors, self._size, size)
-        self._vectors[self._size : size] = matrix
-        self._live = with_room(self._live, self._size, size)
-        self._live[self._size : size] = True
-        first, self._size = self._size, size
-        if not self._fitted_on:
-            self._fit()
-        else:
+        if self._fitted_on:
             self._append(first)
-
-    def remove(self, positions: Positions, *, threads: int | None = None) -> None:
-        self._live[as_positions(positions, self._size)] = False
+        else:
+            self._fit()
 
     def refresh(self, *, threads: int | None = None) -> None:
         """Fit the codec anew if that many vectors have come since, and learn how deep a scan must look."""
@@ -138,43 +105,27 @@ class CodeScanIndex:
         """ef: how many of the best codes are measured again. threads have no meaning here."""
         k, targets = as_k(k), as_queries(queries, self.dimension)
         target = as_target(target_recall, ef)
-        live = self._live[: self._size]
-        mask = live if allowed is None else live & as_mask(allowed, self._size)
-        rows: Positions = np.flatnonzero(mask)
+        mask = live_among(self.live, allowed)
+        rows: Positions = np.flatnonzero(self.live if mask is None else mask)
         depth, likely = self._depth(k, None if ef is None else as_ef(ef, 1, k), target)
         if len(rows) <= max(depth, k):
             answer = exact_search(self._vectors[: self._size], targets, k, self.metric, mask)
             likely = 1.0
         else:
             answer = self._scan(targets, k, rows, depth)
-        if target is None:
-            return answer
-        return answer._replace(estimated_recall=np.full(len(targets), likely, np.float32))
+        return answer if target is None else answer.with_recall(likely)
 
     def forecast(
         self, k: int, *, matching: int | None = None, ef: int | None = None, target_recall: float | None = None
     ) -> tuple[str, int]:
-        count = int(np.count_nonzero(self._live[: self._size])) if matching is None else matching
+        count = self._live_count if matching is None else matching
         depth, _ = self._depth(as_k(k), None if ef is None else as_ef(ef, 1, k), as_target(target_recall, ef))
         return ("scan", count) if count <= max(depth, k) else ("scan of codes", count + depth)
 
-    def compact(self) -> Positions:
-        kept: Positions = np.flatnonzero(self._live[: self._size])
-        if len(kept) < self._size:
-            self._vectors, self._codes = self._vectors[kept], self._codes[kept]
-            self._weights = None if self._weights is None else self._weights[kept]
-        self._size = len(kept)
-        self._live = np.ones(self._size, np.bool_)
-        return kept
-
-    def copy(self) -> CodeScanIndex:
-        twin = CodeScanIndex(self.dimension, self.metric, self.config)
-        twin._codec, twin._size, twin._fitted_on = self._codec, self._size, self._fitted_on
-        # Cut to their used part: the twin then reallocates on its first `add`, and this index's room stays its own.
-        twin._vectors, twin._codes = self._vectors[: self._size], self._codes[: self._size]
+    def copy(self) -> Self:
+        twin = super().copy()
+        twin._codes = self._codes[: self._size]
         twin._weights = None if self._weights is None else self._weights[: self._size]
-        twin._depths = self._depths
-        twin._live = self._live[: self._size].copy()
         return twin
 
     def check(self) -> list[str]:
@@ -192,24 +143,21 @@ class CodeScanIndex:
         fitted = np.frombuffer(self._codec.to_bytes(), np.uint8) if self._fitted_on else np.empty(0, np.uint8)
         weights = np.empty(0, np.float32) if self._weights is None else self._weights[: self._size]
         codes = np.ascontiguousarray(self._codes[: self._size])
-        return {
-            "vectors": self.vectors,
-            "live": self.live,
-            "codes": codes,
-            "weights": weights,
-            "codec": fitted,
-            "depths": self._depths,
-        }
+        return {**super().arrays(), "codes": codes, "weights": weights, "codec": fitted, "depths": self._depths}
 
     def settings(self) -> dict[str, Any]:
-        own = {"kind": self.kind, "dimension": self.dimension, "metric": self.metric}
-        return own | {"config": asdict(self.config), "fitted_on": self._fitted_on}
+        return super().settings() | {"config": asdict(self.config), "fitted_on": self._fitted_on}
 
     # -- inside
 
+    def _keep(self, kept: Positions) -> None:
+        super()._keep(kept)
+        self._codes = self._codes[kept]
+        self._weights = None if self._weights is None else self._weights[kept]
+
     def _fit(self) -> None:
         """The codec to an even sample of the live vectors, and all codes by it."""
-        rows = np.flatnonzero(self._live[: self._size])
+        rows = np.flatnonzero(self.live)
         if not len(rows):
             rows = np.arange(self._size)
         if len(rows) >= _FEWEST:  # what a codec was fitted to finds its neighbours more easily than a query does
@@ -234,12 +182,12 @@ class CodeScanIndex:
 
     def _learn(self) -> None:
         """Where a scan has the K true neighbours of live vectors that ask, each left out of what it finds itself."""
-        rows = np.flatnonzero(self._live[: self._size])
+        rows = np.flatnonzero(self.live)
         if len(rows) <= K:
             self._depths = np.empty(0, np.int64)
             return
         asking = self._asking(rows)
-        vectors, live = self._vectors[: self._size], self._live[: self._size]
+        vectors, live = self._vectors[: self._size], self.live
         true = exact_search(vectors, vectors[asking], K + 1, self.metric, live).positions
         depths = []
         for row, near in zip(asking, true):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.arguments import as_ef, as_k, as_mask, as_queries, as_target
+from vecdb.index.arguments import as_ef, as_k, as_queries, as_target
 from vecdb.index.base import Mask, Neighbours, Vectors
 from vecdb.index.device_scan import DeviceScan
+from vecdb.index.live_vectors import live_among
 
 if TYPE_CHECKING:
     from vecdb.index.hnsw import HnswIndex
@@ -37,7 +38,6 @@ class DeviceWalk:
         self.dimension, self.metric, self.config = index.dimension, index.metric, index.config
         arrays = index.arrays()
         self._live: Mask = arrays["live"]
-        self._all_live = bool(self._live.all())
         self._scan = DeviceScan(arrays["vectors"], index.metric, device=device, in_one_block=True)
         entries = entries_of(arrays["levels"], self._live)
         self._graph = Graph(self._scan.corpus, arrays["base"], entries, codec=codec)
@@ -65,16 +65,13 @@ class DeviceWalk:
 
         queries = as_queries(queries, self.dimension)
         k, target = as_k(k), as_target(target_recall, ef)
-        mask = None if self._all_live else self._live
-        if allowed is not None:
-            allowed = as_mask(allowed, len(self))
-            mask = allowed if mask is None else allowed & mask
+        mask = live_among(self._live, allowed)
         count = len(self) if mask is None else int(np.count_nonzero(mask))
         beam, recall = (as_ef(ef, self.config.ef, k), None) if target is None else self._beam_for(k, target)
         beam = int(beam * len(self) / max(count, 1)) if allowed is not None else beam
         if not len(queries) or beam > MOST_EF or 2 * beam >= count:
             answer = self._scan.search(queries, k, mask)
-            return answer if target is None else answer._replace(estimated_recall=np.ones(len(queries), np.float32))
+            return answer if target is None else answer.with_recall(1.0)
         on_device = None if mask is None else torch.from_numpy(np.array(mask))
         found = walk(torch.from_numpy(np.array(queries)), self._graph, k, ef=beam, allowed=on_device)
         scores, rows, work = (x.cpu().numpy() for x in found)
@@ -83,7 +80,7 @@ class DeviceWalk:
             rows, distances, work.astype(np.int64), None, "device walk" if allowed is None else "filtered device walk"
         )
         if recall is not None:
-            answer = answer._replace(estimated_recall=np.full(len(queries), recall, np.float32))
+            answer = answer.with_recall(recall)
         self._complete(queries, k, min(k, count), mask, answer)
         return answer
 
@@ -103,7 +100,7 @@ class DeviceWalk:
             corpus = self._graph.corpus
             queries = corpus.blocks[0].exact[torch.from_numpy(asked).to(corpus.device), : corpus.dimension].float()
             queries *= corpus.exact_scale
-            mask = None if self._all_live else torch.from_numpy(self._live.copy())
+            mask = None if self._live.all() else torch.from_numpy(self._live.copy())
             truth = topk(queries, corpus, k + 1, allowed=mask).rows.cpu().numpy()
             found = walk(queries, self._graph, k + 1, ef=max(beam, k + 1), allowed=mask).rows.cpu().numpy()
             of_k[beam] = float(np.mean([_shared(*rows, k) for rows in zip(asked, truth, found)]))

@@ -8,23 +8,15 @@ same for one query or a thousand, for any BLAS and any number of its threads, an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vecdb.index.arguments import (
-    as_dimension,
-    as_k,
-    as_mask,
-    as_metric,
-    as_positions,
-    as_queries,
-    as_target,
-    as_vectors,
-)
+from vecdb.index.arguments import as_k, as_mask, as_queries, as_target, as_vectors
 from vecdb.index.base import Mask, Metric, Neighbours, Positions, Vectors
-from vecdb.index.growth import frozen, with_room
+from vecdb.index.growth import with_room
+from vecdb.index.live_vectors import LiveVectors, live_among
 
 _GATHER_SHARE = 0.25  # below this share of allowed rows, copying them out costs less than scoring all of them
 _SCORES_AT_ONCE = 2**24  # float32 distances of one matrix product: 64 MiB
@@ -32,33 +24,17 @@ _NUMBERS_AT_ONCE = 2**22  # numbers copied out of the vectors at once: 16 MiB as
 _UNIT_SLACK = 1.01  # unit vectors in float32 are this long at most, generously
 
 
-class ExactIndex:
+class ExactIndex(LiveVectors):
     """Brute force over all vectors: the oracle of the other kinds, and the right choice for some thousand vectors."""
 
     kind = "exact"
 
     def __init__(self, dimension: int, metric: str = "cosine") -> None:
-        self.dimension = as_dimension(dimension)
-        self.metric: Metric = as_metric(metric)
-        self._size = 0
-        self._vectors: Vectors = np.empty((0, self.dimension), np.float32)
-        self._live: Mask = np.empty(0, np.bool_)
+        super().__init__(dimension, metric)
         self._norms: Vectors = np.empty(0, np.float32)
 
     def __repr__(self) -> str:
         return f"<ExactIndex {self._size:,} x {self.dimension} {self.metric}>"
-
-    def __len__(self) -> int:
-        return self._size
-
-    @property
-    def live(self) -> Mask:
-        return frozen(self._live[: self._size])
-
-    @property
-    def vectors(self) -> Vectors:
-        """(N, D) float32, read-only."""
-        return frozen(self._vectors[: self._size])
 
     @classmethod
     def over(cls, vectors: ArrayLike, metric: str = "cosine") -> ExactIndex:
@@ -73,26 +49,17 @@ class ExactIndex:
     def open(cls, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ExactIndex:
         """The index that `settings()` and `arrays()` describe. The arrays may be read-only memory maps."""
         index = cls(settings["dimension"], settings["metric"])
-        index._vectors = as_vectors(arrays["vectors"], index.dimension)
-        index._size = len(index._vectors)
-        index._live = as_mask(arrays["live"], index._size).copy()
+        index._take(arrays["vectors"], arrays["live"])
         index._norms = squared_norms(index._vectors, index.metric)
         return index
 
     def add(self, vectors: Vectors, *, threads: int | None = None) -> None:
         matrix = as_vectors(vectors, self.dimension)
-        size = self._size + len(matrix)
-        self._vectors = with_room(self._vectors, self._size, size)
-        self._vectors[self._size : size] = matrix
-        self._live = with_room(self._live, self._size, size)
-        self._live[self._size : size] = True
         if self.metric != "cosine":
+            size = self._size + len(matrix)
             self._norms = with_room(self._norms, self._size, size)
             self._norms[self._size : size] = squared_norms(matrix, self.metric)
-        self._size = size
-
-    def remove(self, positions: Positions, *, threads: int | None = None) -> None:
-        self._live[as_positions(positions, self._size)] = False
+        super().add(matrix)
 
     def search(
         self,
@@ -105,54 +72,32 @@ class ExactIndex:
         threads: int | None = 1,
     ) -> Neighbours:
         """ef has no meaning here; threads neither: the matrix product uses as many as NumPy's BLAS is set to. The recall is 1."""
-        live = self._live[: self._size]
-        mask = None if live.all() else live
-        if allowed is not None:
-            allowed = as_mask(allowed, self._size)
-            mask = allowed if mask is None else allowed & mask
+        mask = live_among(self._live[: self._size], allowed)
         norms = self._norms[: self._size]
         answer = exact_search(self._vectors[: self._size], queries, k, self.metric, mask, norms=norms)
-        if as_target(target_recall, ef) is None:
-            return answer
-        return answer._replace(estimated_recall=np.ones(len(answer.work), np.float32))
+        return answer if as_target(target_recall, ef) is None else answer.with_recall(1.0)
 
     def forecast(
         self, k: int, *, matching: int | None = None, ef: int | None = None, target_recall: float | None = None
     ) -> tuple[str, int]:
         """All that are allowed are measured: nothing but their number decides what it costs."""
-        return "scan", int(np.count_nonzero(self._live[: self._size])) if matching is None else matching
+        return "scan", self._live_count if matching is None else matching
 
     def refresh(self, *, threads: int | None = None) -> None:
         """Nothing is learned."""
 
-    def compact(self) -> Positions:
-        kept: Positions = np.flatnonzero(self._live[: self._size])
-        if len(kept) < self._size:
-            self._vectors = self._vectors[kept]
-            self._norms = self._norms[kept] if self.metric != "cosine" else self._norms
-        self._size = len(kept)
-        self._live = np.ones(self._size, np.bool_)
-        return kept
-
-    def copy(self) -> ExactIndex:
-        twin = ExactIndex(self.dimension, self.metric)
-        twin._size = self._size
-        # Cut to their used part: the twin then reallocates on its first `add`, and this index's room stays its own.
-        twin._vectors = self._vectors[: self._size]
+    def copy(self) -> Self:
+        twin = super().copy()
         twin._norms = self._norms[: self._size]
-        twin._live = self._live[: self._size].copy()
         return twin
 
     def check(self) -> list[str]:
-        vectors = self._vectors[: self._size]
-        finite = np.isfinite(vectors).all(axis=1)
+        finite = np.isfinite(self.vectors).all(axis=1)
         return [f"the vector at position {position} is not finite" for position in np.flatnonzero(~finite)]
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return {"vectors": self.vectors, "live": self.live}
-
-    def settings(self) -> dict[str, Any]:
-        return {"kind": self.kind, "dimension": self.dimension, "metric": self.metric}
+    def _keep(self, kept: Positions) -> None:
+        super()._keep(kept)
+        self._norms = self._norms[kept] if self.metric != "cosine" else self._norms
 
 
 def squared_norms(vectors: Vectors, metric: Metric) -> Vectors:

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vecdb.index.arguments import (
-    as_dimension,
-    as_k,
-    as_mask,
-    as_metric,
-    as_positions,
-    as_queries,
-    as_target,
-    as_threads,
-    as_vectors,
-)
+from vecdb.index.arguments import as_k, as_mask, as_queries, as_target, as_threads, as_vectors
 from vecdb.index.base import HnswConfig, Mask, Metric, Neighbours, NeuralLshConfig, Positions, Vectors
 from vecdb.index.exact import exact_search
-from vecdb.index.growth import frozen, with_room
+from vecdb.index.live_vectors import LiveVectors
 from vecdb.index.nearest_links import nearest_in, without_self
 from vecdb.index.neural_lsh.bins import Bins, balanced, bins_of
 from vecdb.index.neural_lsh.calibration import DEPTHS, Calibration, calibrate
@@ -39,7 +29,7 @@ _GROWN = 0.5  # vectors added since learning, as a share of those learned from
 _OVERFULL = 2.5  # times the mean
 
 
-class NeuralLshIndex:
+class NeuralLshIndex(LiveVectors):
     """Neural LSH (Dong, Indyk, Razenshteyn & Wagner, ICLR 2020): the bins of a learned partition, searched likeliest first.
 
     Every live vector is found by its own numbers: it lies in the bin that its network finds likeliest, and that one is always
@@ -49,12 +39,8 @@ class NeuralLshIndex:
     kind = "neural_lsh"
 
     def __init__(self, dimension: int, metric: str = "cosine", config: NeuralLshConfig | None = None) -> None:
-        self.dimension = as_dimension(dimension)
-        self.metric: Metric = as_metric(metric)
+        super().__init__(dimension, metric)
         self.config = config or NeuralLshConfig()
-        self._size = 0
-        self._vectors: Vectors = np.empty((0, self.dimension), np.float32)
-        self._live: Mask = np.empty(0, np.bool_)
         self._labels: NDArray[np.int32] = np.empty(0, np.int32)
         self._network = _one_bin(self.dimension)
         self._bins = Bins.of(self._vectors, self._labels, 1, self.metric)
@@ -64,18 +50,6 @@ class NeuralLshIndex:
     def __repr__(self) -> str:
         return f"<NeuralLshIndex {self._size:,} x {self.dimension} {self.metric} bins={self._network.bins}>"
 
-    def __len__(self) -> int:
-        return self._size
-
-    @property
-    def live(self) -> Mask:
-        return frozen(self._live[: self._size])
-
-    @property
-    def vectors(self) -> Vectors:
-        """(N, D) float32, read-only."""
-        return frozen(self._vectors[: self._size])
-
     @property
     def bin_sizes(self) -> NDArray[np.int64]:
         """(m,): how many live vectors each bin holds."""
@@ -84,7 +58,7 @@ class NeuralLshIndex:
     @property
     def is_stale(self) -> bool:
         """Whether so much was added since the network learned, or one bin has become so full, that it is time to `relearn`."""
-        live = int(np.count_nonzero(self._live[: self._size]))
+        live = self._live_count
         if live < 2 * _LEAST_LEARNED:
             return False
         grown = self._size - self._learned > _GROWN * max(self._learned, 1)
@@ -104,9 +78,7 @@ class NeuralLshIndex:
         Raises MissingExtra without PyTorch.
         """
         index = cls(np.shape(vectors)[-1], metric, config)
-        index._vectors = as_vectors(vectors, index.dimension)
-        index._size = len(index._vectors)
-        index._live = np.ones(index._size, np.bool_)
+        index._take(vectors)
         index.relearn(threads=threads)
         return index
 
@@ -114,9 +86,7 @@ class NeuralLshIndex:
     def open(cls, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> NeuralLshIndex:
         """The index that `settings()` and `arrays()` describe. The arrays may be read-only memory maps."""
         index = cls(settings["dimension"], settings["metric"], NeuralLshConfig(**settings["config"]))
-        index._vectors = as_vectors(arrays["vectors"], index.dimension)
-        index._size = len(index._vectors)
-        index._live = as_mask(arrays["live"], index._size).copy()
+        index._take(arrays["vectors"], arrays["live"])
         index._labels = np.array(arrays["labels"], np.int32)
         index._network = Network.from_arrays(arrays)
         index._learned = int(settings["learned"])
@@ -129,27 +99,22 @@ class NeuralLshIndex:
 
     def add(self, vectors: Vectors, *, threads: int | None = None) -> None:
         matrix = as_vectors(vectors, self.dimension)
-        size = self._size + len(matrix)
-        self._vectors = with_room(self._vectors, self._size, size)
-        self._vectors[self._size : size] = matrix
-        self._live = with_room(self._live, self._size, size)
-        self._live[self._size : size] = True
-        self._labels = np.concatenate([self._labels, bins_of(self._network, matrix)])
-        self._size = size
-        if self._learned == 0 and size >= _LEAST_LEARNED:
+        labels = np.concatenate([self._labels, bins_of(self._network, matrix)])
+        super().add(matrix)
+        self._labels = labels
+        if self._learned == 0 and self._size >= _LEAST_LEARNED:
             self.relearn(threads=threads)
         else:
             self._collect()
 
     def remove(self, positions: Positions, *, threads: int | None = None) -> None:
-        gone = as_positions(positions, self._size)
-        self._live[gone] = False
-        self._labels[gone] = -1
+        super().remove(positions)
+        self._labels[~self.live] = -1
         self._collect()
 
     def relearn(self, *, threads: int | None = None) -> None:
         """Partition and learn anew from all live vectors; minutes at 100,000 on a CPU. Raises MissingExtra without PyTorch."""
-        live = np.flatnonzero(self._live[: self._size])
+        live = np.flatnonzero(self.live)
         self._calibration = None
         self._learned = self._size if len(live) >= _LEAST_LEARNED else 0
         self._network = _one_bin(self.dimension)
@@ -183,8 +148,7 @@ class NeuralLshIndex:
         """ef is the number of bins that are looked into, config.probes where neither it nor target_recall is given."""
         queries, k = as_queries(queries, self.dimension), as_k(k)
         target = as_target(target_recall, ef)
-        live = int(np.count_nonzero(self._live[: self._size]))
-        count = live
+        count = live = self._live_count
         if allowed is not None:
             allowed = as_mask(allowed, self._size) & self._live[: self._size]
             count = int(np.count_nonzero(allowed))
@@ -192,7 +156,7 @@ class NeuralLshIndex:
             answer = exact_search(
                 self._vectors[: self._size], queries, k, self.metric, self.live if allowed is None else allowed
             )
-            return answer if target is None else _with_recall(answer, 1.0)
+            return answer if target is None else answer.with_recall(1.0)
         if allowed is not None and count == live:
             allowed = None
         threshold, reached = None, None
@@ -216,7 +180,7 @@ class NeuralLshIndex:
             np.concatenate([part.work for part in found]),
             way="walk" if allowed is None else "filtered walk",
         )
-        return answer if reached is None else _with_recall(answer, reached)
+        return answer if reached is None else answer.with_recall(reached)
 
     def forecast(
         self, k: int, *, matching: int | None = None, ef: int | None = None, target_recall: float | None = None
@@ -224,7 +188,7 @@ class NeuralLshIndex:
         """As VectorIndex says. Bins are about equally full; what a target takes is known only query by query, so the usual number
         of bins is taken for it.
         """
-        live = int(np.count_nonzero(self._live[: self._size]))
+        live = self._live_count
         count = live if matching is None else matching
         asks = matching is not None or as_target(target_recall, ef) is not None
         if count <= max(_LEAST_WALKED if asks else 0, as_k(k)):
@@ -232,29 +196,13 @@ class NeuralLshIndex:
         probes = min(ef or self.config.probes, self._network.bins)
         return "walk" if matching is None else "filtered walk", max(k, count * probes // self._network.bins)
 
-    def compact(self) -> Positions:
-        kept: Positions = np.flatnonzero(self._live[: self._size])
-        if len(kept) < self._size:
-            self._learned = int(np.searchsorted(kept, self._learned))
-            self._vectors, self._labels = self._vectors[kept], self._labels[kept]
-            self._size = len(kept)
-            self._live = np.ones(self._size, np.bool_)
-            self._collect()
-        return kept
-
-    def copy(self) -> NeuralLshIndex:
-        twin = NeuralLshIndex(self.dimension, self.metric, self.config)
-        twin._size = self._size
-        # Cut to their used part: the twin then reallocates on its first `add`, and this index's room stays its own.
-        twin._vectors = self._vectors[: self._size]
-        twin._live = self._live[: self._size].copy()
+    def copy(self) -> Self:
+        twin = super().copy()
         twin._labels = self._labels.copy()
-        twin._network, twin._bins = self._network, self._bins
-        twin._calibration, twin._learned = self._calibration, self._learned
         return twin
 
     def check(self) -> list[str]:
-        live = np.flatnonzero(self._live[: self._size])
+        live = np.flatnonzero(self.live)
         vectors = self._vectors[live]
         problems = [f"the vector at position {p} is not finite" for p in live[~np.isfinite(vectors).all(axis=1)]]
         wrong = live[bins_of(self._network, vectors) != self._labels[live]]
@@ -265,19 +213,17 @@ class NeuralLshIndex:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         calibration = {} if self._calibration is None else self._calibration.as_arrays()
-        own = {"vectors": self.vectors, "live": self.live, "labels": self._labels}
-        return {**own, **self._network.as_arrays(), **calibration}
+        return {**super().arrays(), "labels": self._labels, **self._network.as_arrays(), **calibration}
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "dimension": self.dimension,
-            "metric": self.metric,
-            "config": asdict(self.config),
-            "learned": self._learned,
-        }
+        return super().settings() | {"config": asdict(self.config), "learned": self._learned}
 
     # -- inside
+
+    def _keep(self, kept: Positions) -> None:
+        super()._keep(kept)
+        self._learned, self._labels = int(np.searchsorted(kept, self._learned)), self._labels[kept]
+        self._collect()
 
     def _collect(self) -> None:
         self._bins = Bins.of(self._vectors[: self._size], self._labels, self._network.bins, self.metric)
@@ -336,7 +282,3 @@ def nearest_of(points: Vectors, metric: Metric, k: int, *, threads: int | None =
 
 def _one_bin(dimension: int) -> Network:
     return Network([np.zeros((dimension, 1), np.float32)], [np.zeros(1, np.float32)])
-
-
-def _with_recall(answer: Neighbours, recall: float) -> Neighbours:
-    return answer._replace(estimated_recall=np.full(len(answer.work), recall, np.float32))
