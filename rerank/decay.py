@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import InvalidQuery
+from vecdb.types import value_under
 
 Floats = NDArray[np.float64]
 Curve = Literal["exp", "linear", "gauss", "half"]
@@ -52,14 +53,7 @@ def decay_factors(distances: Floats, curve: Curve, scale: float, *, offset: floa
 
 def value_at(metadata: Mapping[str, Any], key: str) -> Any:
     """The value under a key, whose dots go into nested objects; None if there is none. A key with dots itself is found first."""
-    if key in metadata:
-        return metadata[key]
-    value: Any = metadata
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value
+    return metadata[key] if key in metadata else value_under(metadata, key)
 
 
 def seconds_at(metadata: Sequence[Mapping[str, Any]], key: str) -> Floats:

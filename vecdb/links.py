@@ -15,7 +15,7 @@ from vecdb.errors import InvalidInput, RecordNotFound
 from vecdb.metadata import decode
 from vecdb.storage import Store
 from vecdb.tables import StoredLink, StoredRecord, Tables
-from vecdb.types import Link
+from vecdb.types import Link, value_under
 
 # Kinds that the graph makes by itself: of near vectors, of chunks that follow one another, of texts that name the same.
 DERIVED_KINDS = ("semantic", "sequence", "entity")
@@ -42,9 +42,7 @@ class Entities:
         if callable(self.extractor):
             found: Any = self.extractor(text) if text else ()
         else:
-            found = decode(metadata)
-            for part in self.extractor.split("."):
-                found = found.get(part) if isinstance(found, Mapping) else None
+            found = value_under(decode(metadata), self.extractor)
             found = [found] if isinstance(found, str) else found if isinstance(found, list) else ()
             found = [name for name in found if isinstance(name, str)]
         return _names(found, "the extractor gave")

@@ -1,4 +1,4 @@
-"""Small frozen values that users see."""
+"""Small frozen values that users see, and how a value in metadata is reached."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ Filter = Mapping[str, Any]
 Vector = NDArray[np.float32]
 GroupMethod = Literal["auto", "exact", "index", "grids"]
 DERIVED_FIELDS = ("fastrp", "learned")  # fields of vectors that are made: of a collection's links, of its vectors
+
+
+def value_under(metadata: Mapping[str, Any], key: str) -> Any:
+    """The value under a key, whose dots go into nested objects; None if there is none."""
+    value: Any = metadata
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 @dataclass(frozen=True, slots=True)

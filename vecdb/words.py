@@ -9,6 +9,7 @@ import apsw
 
 from vecdb.config import TextConfig
 from vecdb.tokenizers import Token
+from vecdb.types import value_under
 
 
 class Analyzer:
@@ -48,13 +49,10 @@ class Analyzer:
 
 def field_texts(metadata: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[str | None, ...]:
     """For each key (dots go into nested ones) the text there, or a list's texts joined by newlines; None for anything else."""
-    return tuple(_text_at(metadata, key) for key in keys)
+    return tuple(_text_in(value_under(metadata, key)) for key in keys)
 
 
-def _text_at(metadata: Mapping[str, Any], key: str) -> str | None:
-    value: Any = metadata
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
+def _text_in(value: Any) -> str | None:
     if isinstance(value, str):
         return value
     texts = [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
