@@ -115,3 +115,45 @@ def test_the_text_bench_measures_loading_and_every_option(tmp_path: Path) -> Non
         assert line["data"]["rows"] == 200
         assert line["rows_per_s"] > 0
         assert list(line["p50_ms"]) == ["plain", "snippets", "synonyms", "fuzzy", "fuzzy, misspelt"]
+
+
+def test_a_run_counts_as_whole_only_where_what_is_measured_is_as_by_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import argparse
+
+    from bench.command import options, run, several
+    from bench.report import Cell, Table
+
+    def given(*arguments: str) -> argparse.Namespace:
+        parser = argparse.ArgumentParser()
+        several(parser, "sets", ("a", "b", "c"), ("a", "b"))
+        parser.add_argument("--quick", action="store_true")
+        parser.add_argument("--fast", action="store_true")
+        return options(parser, arguments, beside=("fast",))
+
+    assert given().sets == ["a", "b"]
+    assert all(given(*more).is_whole for more in ((), ("--sets", "a,b"), ("--fast", "--markdown", "--out", "x")))
+    assert not any(given(*more).is_whole for more in (("--quick",), ("--sets", "b"), ("--sets", "a,b,c")))
+    with pytest.raises(SystemExit):
+        given("--sets", "a,z")
+    assert "unknown sets: z; choose from a, b, c" in capsys.readouterr().err
+
+    def tables(lines: list[dict]) -> list[Table]:
+        return [Table(line["data"]["name"], ("way",), ((Cell(line["way"]),),)) for line in lines]
+
+    measured = [{"data": {"name": name}, "way": f"way {name}"} for name in "ab"]
+    where = ("--markdown", "--out", str(tmp_path))
+    assert run(given(*where), "bench of lines", iter(measured), tables, file="lines") == 0
+    shown = capsys.readouterr().out
+    (path,) = tmp_path.glob("lines-*.jsonl")
+    assert [line | each for line, each in zip(lines_of(path), measured)] == lines_of(path)
+    assert {line["bench"] for line in lines_of(path)} == {"bench of lines"}
+    never = (pytest.fail("measured again") for _ in range(1))
+    assert run(given(*where, "--show", str(path)), "bench of lines", never, tables) == 0
+    assert capsys.readouterr().out == shown
+    assert "way b" in shown
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]

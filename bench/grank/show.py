@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.report import Cell, Table, show_markdown, show_tables
+from bench.report import Cell, Table
 
 _SHOWN = ("generated R@500", "R@500", "R@50", "nDCG@50", "R@10", "nDCG@10")
 
@@ -35,10 +35,9 @@ def tables(lines: Sequence[dict[str, Any]]) -> list[Table]:
     return made
 
 
-def report(lines: Sequence[dict[str, Any]], *, markdown: bool) -> None:
+def notes(lines: Sequence[dict[str, Any]]) -> tuple[str]:
     seeds = max(line["seeds"] for line in lines if line["part"] == "way")
-    notes = (f"trained ways: mean of {seeds} seeds, ± standard deviation over them",)
-    (show_markdown if markdown else show_tables)(tables(lines), notes)
+    return (f"trained ways: mean of {seeds} seeds, ± standard deviation over them",)
 
 
 def _way(line: dict[str, Any]) -> tuple[Cell, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.report import Cell, Table, show_markdown, show_tables
+from bench.report import Cell, Table
 
 _COLOURS = ("#0b6e4f", "#7bc8a4", "#c77d17", "#e0b050", "#5b5bd6", "#999999", "#b3001b", "#333333", "#d277b0")
 PUBLISHED_F1 = (
@@ -55,10 +55,6 @@ def _row(line: dict[str, Any]) -> tuple[Cell, ...]:
 
 def data_folds(line: dict[str, Any]) -> int:
     return int(line["data"]["folds"])
-
-
-def report(lines: Sequence[dict[str, Any]], *, markdown: bool) -> None:
-    (show_markdown if markdown else show_tables)(tables(lines), ())
 
 
 def draw(lines: Sequence[dict[str, Any]], path: Path) -> None:

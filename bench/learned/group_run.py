@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from bench.command import options, run, several
 from bench.learned.group_sets import IMAGES, SESSIONS, TEXTS
 from bench.learned.group_study import crowd, study
 from bench.learned.group_ways import WAYS
-from bench.machine import describe_run, result_path, results_folder
-from bench.report import Cell, Table, show_markdown, show_tables
+from bench.report import Cell, Table
 
 SETS = (IMAGES, SESSIONS, *TEXTS)
 _COLOURS = ("#0b6e4f", "#7bc8a4", "#5b5bd6", "#999999", "#c77d17", "#b3001b")
@@ -22,22 +19,7 @@ _COLOURS = ("#0b6e4f", "#7bc8a4", "#5b5bd6", "#999999", "#c77d17", "#b3001b")
 
 def main(arguments: Sequence[str]) -> int:
     given = _arguments(arguments)
-    if given.show is not None:
-        report([json.loads(line) for line in given.show.read_text().splitlines()], markdown=given.markdown)
-        return 0
-    path = result_path(given.out or results_folder(whole=given.is_whole), "learned-groups")
-    lines: list[dict[str, Any]] = []
-    with path.open("w") as results:
-        for line in _measured(given):
-            lines.append(describe_run("learned-groups") | line)
-            results.write(json.dumps(lines[-1]) + "\n")
-            results.flush()
-            print(f"{line['data']['name']}: {line['way']}", file=sys.stderr)
-    report(lines, markdown=given.markdown)
-    if find_spec("matplotlib") is not None:
-        draw(lines, path.with_suffix(".png"))
-    print(path, file=sys.stderr)
-    return 0
+    return run(given, "learned-groups", _measured(given), tables, draw=draw)
 
 
 def _measured(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -80,10 +62,6 @@ def _row(line: dict[str, Any]) -> tuple[Cell, ...]:
     )
 
 
-def report(lines: Sequence[dict[str, Any]], *, markdown: bool) -> None:
-    (show_markdown if markdown else show_tables)(tables(lines), ())
-
-
 def draw(lines: Sequence[dict[str, Any]], path: Path) -> None:
     """Recall@10 against the share of distances, of each way on each set."""
     import matplotlib
@@ -109,16 +87,6 @@ def draw(lines: Sequence[dict[str, Any]], path: Path) -> None:
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench learned groups", description=__doc__)
-    parser.add_argument("--sets", default=",".join(SETS), help=f"of {', '.join(SETS)}")
+    several(parser, "sets", SETS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--markdown", action="store_true", help="tables in markdown")
-    parser.add_argument("--out", type=Path, help="where results go; default: bench/results if all is measured")
-    parser.add_argument("--show", type=Path, metavar="RESULTS", help="the tables of an earlier run")
-    given = parser.parse_args(arguments)
-    given.is_whole = all(getattr(given, name) == parser.get_default(name) for name in ("sets", "seed"))
-    chosen = given.sets.split(",")
-    unknown = [one for one in chosen if one not in SETS]
-    if unknown:
-        parser.error(f"unknown sets: {', '.join(unknown)}; choose from {', '.join(SETS)}")
-    given.sets = chosen
-    return given
+    return options(parser, arguments)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.report import Cell, Table, show_markdown, show_tables
+from bench.report import Cell, Table
 
 _COLOURS = ("#0b6e4f", "#7bc8a4", "#999999", "#c77d17", "#b3001b", "#5b5bd6")
 
@@ -55,10 +55,6 @@ def _row(line: dict[str, Any]) -> tuple[Cell, ...]:
         Cell(f"{line['cut']:.3f}", line["cut"]),
         Cell(f"{line['build_s']:.0f}"),
     )
-
-
-def report(lines: Sequence[dict[str, Any]], *, markdown: bool) -> None:
-    (show_markdown if markdown else show_tables)(tables(lines), ())
 
 
 def draw(lines: Sequence[dict[str, Any]], path: Path) -> None:

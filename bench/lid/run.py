@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.command import options, several
 from bench.lid.engines import ENGINES
 from bench.lid.orders import ORDERS
 from bench.lid.show import print_tables
@@ -90,31 +91,17 @@ def _named(line: dict[str, Any]) -> str:
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench lid", description=__doc__)
-    parser.add_argument("--sets", default=",".join(_SETS), help=f"of {', '.join(SETS)}")
-    parser.add_argument("--engines", default=",".join(ENGINES), help=f"of {', '.join(ENGINES)}")
-    parser.add_argument("--orders", default=",".join(ORDERS), help=f"of {', '.join(ORDERS)}")
+    several(parser, "sets", SETS, _SETS)
+    several(parser, "engines", ENGINES)
+    several(parser, "orders", ORDERS)
     parser.add_argument("--seeds", type=int, help=f"builds of each engine and order; default {_SEEDS}")
     parser.add_argument("--queries", type=int, default=_QUERIES)
     parser.add_argument("--rows", type=int, help="the first so many of each set; default all")
     parser.add_argument("--no-dimension", action="store_true", help="without the sets of known dimension")
     parser.add_argument("--quick", action="store_true", help="a made-up set of 2,000 vectors: only whether it runs")
-    parser.add_argument("--markdown", action="store_true", help="tables in markdown")
-    parser.add_argument("--out", type=Path, help="where results go; default: bench/results if all is measured")
-    parser.add_argument("--show", type=Path, metavar="RESULTS", help="table and picture of an earlier run")
-    given = parser.parse_args(arguments)
-    given.is_whole = not given.quick and all(
-        getattr(given, name) == parser.get_default(name)
-        for name in ("sets", "engines", "orders", "seeds", "queries", "rows", "no_dimension")
-    )
+    given = options(parser, arguments)
     if given.quick:
-        given.sets, given.queries, given.seeds = "tiny", 100, given.seeds or _QUICK_SEEDS
-    known = {"sets": SETS, "engines": ENGINES, "orders": ORDERS}
-    for name, choices in known.items():
-        chosen = getattr(given, name).split(",")
-        unknown = [one for one in chosen if one not in choices]
-        if unknown:
-            parser.error(f"unknown {name}: {', '.join(unknown)}; choose from {', '.join(choices)}")
-        setattr(given, name, chosen)
+        given.sets, given.queries, given.seeds = ["tiny"], 100, given.seeds or _QUICK_SEEDS
     if "hnswlib" in given.engines and find_spec("hnswlib") is None:
         parser.error("hnswlib is not installed: pip install 'vecdb[hnswlib]', or leave it out of --engines")
     if given.seeds is not None and given.seeds < 1:
