@@ -80,6 +80,14 @@ def beside(parts: Sequence[Sparse]) -> Sparse:
     return Sparse(starts, columns[order].astype(np.int32), values[order], int(offsets[-1]))
 
 
+def below(parts: Sequence[Sparse]) -> Sparse:
+    """The rows of one after those of the other; all are equally wide."""
+    ends = np.cumsum([0, *(len(part.values) for part in parts)])
+    starts = [np.zeros(1, np.int64), *(part.starts[1:] + end for part, end in zip(parts, ends))]
+    columns, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("columns", "values"))
+    return Sparse(np.concatenate(starts), columns, values, parts[0].width)
+
+
 def add_products(rows: Sparse, others: Sparse, out: Matrix) -> None:
     """out[i, j] += the inner product of rows[i] and column j of others, which is transposed: (B, W), (W, N) -> (B, N)."""
     _add_products(rows.starts, rows.columns, rows.values, others.starts, others.columns, others.values, out)

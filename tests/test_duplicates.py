@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from word_embedder import WordEmbedder
 
 import vecdb
+from vecdb import duplicates
+from vecdb.blocking.codes import joined
 from vecdb.duplicates import all_pairs, codes_of_records, like_pairs, standing
 from vecdb.types import Record
 
@@ -134,6 +137,76 @@ def test_near_pairs_are_those_of_all_pairs() -> None:
     assert [pair[:2] for pair in found] == [pair[:2] for pair in every]
     np.testing.assert_allclose([pair[2] for pair in found], [pair[2] for pair in every], atol=1e-5)
     assert [pair for pair in every if pair[1] >= 30] == all_pairs(codes, 0.6, 30)
+
+
+def test_codes_of_parts_are_those_of_the_whole() -> None:
+    random = np.random.default_rng(3)
+    vectors = [random.standard_normal(6).astype("f4") if i % 3 else None for i in range(30)]
+    records = [Record(str(i), list(TEXTS.values())[i % 5] if i % 4 else None, vector=v) for i, v in enumerate(vectors)]
+    whole = codes_of_records(records)
+    parts = [records[:1], [], records[1:4], records[4:29], records[29:]]  # the first has no vector, nor has the second
+    both = joined([codes_of_records(part) for part in parts])
+    np.testing.assert_array_equal(both.dense, whole.dense)
+    np.testing.assert_array_equal(both.sparse.dense(), whole.sparse.dense())
+
+
+@pytest.mark.parametrize("with_vectors", [True, False])
+def test_how_many_are_read_at_once_changes_nothing(with_vectors: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = list(TEXTS.values())
+    rows = [{"id": f"r{i}", "text": f"{texts[i % 5]} {i // 25 * 'x '}", "metadata": {"i": i}} for i in range(60)]
+    with vecdb.open(":memory:", background=False) as db:
+        docs = collection(db, **({} if with_vectors else {"embed": None}))
+        docs.add(rows)
+        docs.update(ids=["r3"], texts=[texts[0]])  # has a new row, and is as old as before
+        asked = [(policy, where) for policy in ("skip", "replace", "link") for where in (None, {"i": {"$gte": 20}})]
+        whole = [docs.dedupe(policy, where=where) for policy, where in asked]  # type: ignore[arg-type]
+        monkeypatch.setattr(duplicates, "_PAGE", 7)
+        monkeypatch.setattr(duplicates, "_AT_ONCE", 3)
+        assert [docs.dedupe(policy, where=where) for policy, where in asked] == whole  # type: ignore[arg-type]
+        assert ("r3", "r0") in {(one.id, one.of) for one in whole[0].duplicates}
+        assert [one.records for one in whole] == 3 * [60, 40]
+
+
+def test_what_is_written_meanwhile_is_not_its_own_duplicate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_PAGE", 2)
+    with vecdb.open(":memory:", background=False) as db:
+        docs = collection(db)
+        docs.add(rows("a", "b", "c"))
+        scan = vecdb.Collection.scan
+
+        def and_write(self: vecdb.Collection, **options: Any) -> vecdb.Page:
+            page = scan(self, **options)
+            if options["cursor"] is None:  # "a" was read; now it gets a row behind the others
+                self.update(ids=["a"], texts=[TEXTS["a2"]])
+            return page
+
+        monkeypatch.setattr(vecdb.Collection, "scan", and_write)
+        found = docs.dedupe(apply=True)
+        assert (found.records, found.duplicates, docs.count()) == (3, (), 3)
+
+
+def test_documents_are_not_held_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts are long and say little, so what is kept of each is small beside it."""
+    count, length = 400, 50_000
+    monkeypatch.setattr(duplicates, "_PAGE", 10)
+    monkeypatch.setattr(duplicates, "_AT_ONCE", 1)  # whose hits hold 17 texts
+    vectors = np.random.default_rng(4).standard_normal((count, 8))
+    with vecdb.open(":memory:", background=False) as db:
+        docs = db.collection("docs")
+        texts = [f"number {i // 2}" + length * " " for i in range(count)]
+        docs.add(ids=[f"r{i}" for i in range(count)], texts=texts, vectors=vectors[np.arange(count) // 2])
+        del texts
+        few = db.collection("few")
+        few.add(ids=["x", "y"], texts=["x", "y"], vectors=vectors[:2])
+        few.dedupe()  # code that is loaded once is not counted
+        tracemalloc.start()
+        try:
+            found = docs.dedupe()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert len(found.duplicates) == count // 2
+    assert peak < count * length / 2  # a constant, of which most is the words' table of buckets
 
 
 def test_a_blocker_decides_where_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ other, each against those that stay, so likeness is never passed on from one to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +30,8 @@ POLICIES = ("skip", "link", "replace")
 KIND = "duplicate"  # of links between duplicates
 THRESHOLD = 0.9  # a changed word in twenty passes, a changed sentence does not
 _LOOKED_AT = 16  # nearest records that are compared with each
-_PAGE, _AT_ONCE = 1_000, 256
+_PAGE = 1_000  # records that are read at once
+_AT_ONCE = 64  # records that are searched for at once: what they find, texts and all, is about a page
 _TOLERANCE = 1e-5  # of products in float32: equal records are alike at threshold 1
 
 
@@ -59,13 +60,11 @@ def check_policy(policy: Any, threshold: Any) -> None:
         raise InvalidInput(f"threshold is {threshold!r}; it must be a number above 0 and at most 1")
 
 
-def codes_of_records(records: Sequence[Record], blocker: Blocker | None = None) -> Codes:
-    """Records with their vectors. Raises InvalidInput if no record has any of a blocker's fields, ModelUnavailable."""
+def codes_of_records(records: Sequence[Record]) -> Codes:
+    """Of records with their vectors; each depends on its own record alone."""
     from vecdb.blocking.codes import Views, codes_of, unit
     from vecdb.blocking.words import Lexicon
 
-    if blocker is not None:
-        return _codes_by(blocker, records)
     width = next((len(record.vector) for record in records if record.vector is not None), 1)
     vectors = np.zeros((len(records), width), np.float32)
     for place, record in enumerate(records):
@@ -97,11 +96,8 @@ def like_pairs(
 
 def all_pairs(codes: Codes, threshold: float, first: int = 0) -> list[tuple[int, int, float]]:
     """The same of every two of which one is at place `first` or later."""
-    from vecdb.blocking.codes import Codes
-
-    own = np.arange(first, len(codes))
     found = []
-    for start, scores in Codes(codes.dense[own], codes.sparse.taken(own)).products(codes):
+    for start, scores in codes.taken(np.arange(first, len(codes))).products(codes):
         places, others = np.nonzero(scores >= threshold - _TOLERANCE)
         pairs = zip((places + start + first).tolist(), others.tolist(), scores[places, others].tolist())
         found += [(other, place, min(1.0, product)) for place, other, product in pairs if other < place]
@@ -132,22 +128,21 @@ def dedupe(
     """As `Collection.dedupe`."""
     least = threshold if threshold is not None else THRESHOLD if blocker is None else max(blocker.rule.least, 1e-6)
     check_policy(policy, least)
-    records = sorted(
-        _all_records(collection, where), key=lambda record: record.created
-    )  # stable: then as they were written
-    pairs: list[tuple[int, int, float]] = []
-    if len(records) > 1:
-        codes = codes_of_records(records, blocker)
-        pairs = like_pairs(codes, *_near(collection, records, codes, where, blocker), least)
+    read = _compared(collection, where, blocker)
+    ids = read.ids
+    alike: dict[tuple[int, int], float] = {}
+    for places, others in _near(collection, read, where) if len(ids) > 1 else ():
+        alike |= {(a, b): similarity for a, b, similarity in like_pairs(read.codes, places, others, least)}
+    pairs = [(a, b, similarity) for (a, b), similarity in sorted(alike.items())]
     if policy == "link":
         found = [(b, a, similarity) for a, b, similarity in pairs]  # the newer one is the duplicate
     else:
-        found = standing(len(records), pairs, newest=policy == "replace")
-    duplicates = tuple(Duplicate(records[a].id, records[b].id, similarity) for a, b, similarity in found)
+        found = standing(len(ids), pairs, newest=policy == "replace")
+    duplicates = tuple(Duplicate(ids[a], ids[b], similarity) for a, b, similarity in found)
     if apply:
         carry_out(collection, policy, duplicates)
     counts = (0, len(duplicates)) if policy == "link" else (len(duplicates), 0)
-    return Deduped(policy, least, len(records), duplicates, *counts, apply)
+    return Deduped(policy, least, len(ids), duplicates, *counts, apply)
 
 
 def admitted(
@@ -185,38 +180,77 @@ def carry_out(collection: Collection, policy: Policy, duplicates: Sequence[Dupli
         collection.delete([one.id for one in duplicates])
 
 
-def _all_records(collection: Collection, where: Any) -> list[Record]:
-    records: list[Record] = []
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What is kept of records that were read, oldest first. by_vector: each has a vector, and these are compared."""
+
+    ids: list[str]
+    codes: Codes
+    by_vector: bool
+
+
+def _compared(collection: Collection, where: Any, blocker: Blocker | None) -> _Compared:
+    """Read page after page, of which no more stays than codes; with a blocker, whose encoder takes all at once, its fields."""
+    from vecdb.blocking.codes import joined
+
+    ids: list[str] = []
+    created: list[float] = []
+    parts = [codes_of_records(())]
+    values: list[tuple[str, ...]] = []
+    by_vector = blocker is None
+    for page in _pages(collection, where):
+        ids += [record.id for record in page]
+        created += [record.created for record in page]
+        by_vector = by_vector and all(record.vector is not None for record in page)
+        if blocker is None:
+            parts.append(codes_of_records(page))
+        else:
+            values += [_values_of(record, blocker.fields) for record in page]
+    # What is written meanwhile is read under its old row and under its new one, and would be its own duplicate.
+    last = {id: place for place, id in enumerate(ids)}
+    order = sorted(last.values(), key=lambda place: (created[place], place))  # of the same age: as they were written
+    ids = [ids[place] for place in order]
+    if blocker is not None and len(ids) > 1:
+        return _Compared(ids, _codes_by(blocker, ids, [values[place] for place in order]), by_vector)
+    codes = joined(parts)
+    parts.clear()
+    return _Compared(ids, codes if order == list(range(len(codes))) else codes.taken(np.array(order)), by_vector)
+
+
+def _pages(collection: Collection, where: Any) -> Iterator[Sequence[Record]]:
     cursor = None
     while True:
         page = collection.scan(where=where, limit=_PAGE, cursor=cursor, vectors=True)
-        records += page.records
+        yield page.records
         cursor = page.cursor
         if cursor is None:
-            return records
+            return
 
 
-def _near(
-    collection: Collection, records: Sequence[Record], codes: Codes, where: Any, blocker: Blocker | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of places worth comparing: each record with the nearest by vector, through the index; by code where a blocker, or a
-    record without a vector, needs that.
+def _near(collection: Collection, read: _Compared, where: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs of places worth comparing, some at a time: each record with the nearest by vector, through the index; by code where a
+    blocker, or a record without a vector, needs that.
     """
-    if blocker is None and all(record.vector is not None for record in records):
-        place = {record.id: i for i, record in enumerate(records)}
-        lists = []
-        for start in range(0, len(records), _AT_ONCE):
-            block = np.stack(
-                [record.vector for record in records[start : start + _AT_ONCE] if record.vector is not None]
-            )
-            hits = collection.search(vector=block, k=_LOOKED_AT + 1, mode="vector", where=where)
-            lists += [[place[id] for id in own.ids if id in place] for own in hits]
-        own = np.repeat(np.arange(len(records)), [len(one) for one in lists])
-        return own, np.array([other for one in lists for other in one], dtype=np.int64)
+    if read.by_vector:
+        place = {id: i for i, id in enumerate(read.ids)}
+        for start in range(0, len(read.ids), _AT_ONCE):
+            asked = collection.get(read.ids[start : start + _AT_ONCE], vectors=True)
+            vectors = {one.id: one.vector for one in asked if one is not None and one.vector is not None}
+            if vectors:  # not if all of them have gone since they were read
+                block = np.stack(list(vectors.values()))
+                hits = collection.search(vector=block, k=_LOOKED_AT + 1, mode="vector", where=where)
+                pairs = [
+                    (place[id], place[other]) for id, own in zip(vectors, hits) for other in own.ids if other in place
+                ]
+                own_places, others = np.array(pairs, np.int64).reshape(-1, 2).T
+                yield own_places, others
+        return
     from vecdb.blocking.codes import nearest
 
-    places, _ = nearest(codes, codes, _LOOKED_AT, itself=True)
-    return np.repeat(np.arange(len(records)), places.shape[1]), places.ravel()
+    places, _ = nearest(read.codes, read.codes, _LOOKED_AT, itself=True)
+    for start in range(0, len(places), _PAGE):
+        others = places[start : start + _PAGE]
+        yield np.repeat(np.arange(start, start + len(others)), others.shape[1]), others.ravel()
 
 
 def _stored_like(collection: Collection, new: Sequence[Record]) -> dict[str, None]:
@@ -226,28 +260,30 @@ def _stored_like(collection: Collection, new: Sequence[Record]) -> dict[str, Non
         return found
     vectors = [record.vector for record in new if record.vector is not None]
     texts = [record.text for record in new if record.vector is None and record.text and record.text.strip()]
-    lists = []
     for start in range(0, len(vectors), _AT_ONCE):
         block = np.stack(vectors[start : start + _AT_ONCE])
-        lists += collection.search(vector=block, k=_LOOKED_AT, mode="vector")
-    if texts:
-        lists += collection.search(texts, k=_LOOKED_AT, mode="text")
-    for hits in lists:
-        found |= dict.fromkeys(hits.ids)
+        for hits in collection.search(vector=block, k=_LOOKED_AT, mode="vector"):
+            found |= dict.fromkeys(hits.ids)
+    for start in range(0, len(texts), _AT_ONCE):
+        for hits in collection.search(texts[start : start + _AT_ONCE], k=_LOOKED_AT, mode="text"):
+            found |= dict.fromkeys(hits.ids)
     return found
 
 
-def _codes_by(blocker: Blocker, records: Sequence[Record]) -> Codes:
-    from vecdb.blocking.blocker import encoder_of
-    from vecdb.blocking.tables import Table, text_of
+def _values_of(record: Record, fields: Sequence[str]) -> tuple[str, ...]:
+    from vecdb.blocking.tables import text_of
 
-    rows = [
-        tuple(text_of(record.text if field == "text" else record.metadata.get(field)) for field in blocker.fields)
-        for record in records
-    ]
-    if records and not any(any(row) for row in rows):
+    return tuple(text_of(record.text if field == "text" else record.metadata.get(field)) for field in fields)
+
+
+def _codes_by(blocker: Blocker, ids: Sequence[str], values: Sequence[tuple[str, ...]]) -> Codes:
+    """Raises InvalidInput if no record has any of the blocker's fields, ModelUnavailable."""
+    from vecdb.blocking.blocker import encoder_of
+    from vecdb.blocking.tables import Table
+
+    if not any(map(any, values)):
         raise InvalidInput(
             f"no record has any of the blocker's fields {', '.join(blocker.fields)}; they are 'text' or keys of metadata"
         )
-    table = Table(tuple(record.id for record in records), blocker.fields, tuple(rows))
+    table = Table(tuple(ids), blocker.fields, tuple(values))
     return blocker.codes(blocker.views([table], encoder_of(blocker))[0])

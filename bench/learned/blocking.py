@@ -215,7 +215,7 @@ def _ruled(codes: tuple[Codes, Codes], fold: Fold) -> dict[tuple[float, bool], t
         own, others = codes[place], codes[1 - place]
         test = fold.test if side == "a" else fold.test.turned()
         asking = fold.data.records_in(roles(fold.number)[2])[place]
-        part = Codes(own.dense[asking], own.sparse.taken(asking))
+        part = own.taken(asking)
         places, products = nearest(part, others, max(rule.k for rule in mine.values()))
         where = np.searchsorted(asking, test.left)
         for key, rule in mine.items():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vecdb.blocking.tables import Table
 from vecdb.blocking.words import Lexicon
-from vecdb.index.sparse import Sparse, add_products, beside, products_of_pairs
+from vecdb.index.sparse import Sparse, add_products, below, beside, products_of_pairs
 
 Matrix = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -54,6 +54,9 @@ class Codes:
 
     def __len__(self) -> int:
         return len(self.dense)
+
+    def taken(self, places: Places) -> Codes:
+        return Codes(self.dense[places], self.sparse.taken(places))
 
     def products(self, others: Codes) -> Iterator[tuple[int, Matrix]]:
         """(first row, (B, N) inner products with all others), block after block."""
@@ -97,6 +100,16 @@ def codes_of(views: Views, meaning: Matrix, weights: Matrix) -> Codes:
     parts = [view.scaled(scale * root) for view, root in zip(views.words, roots[1:])]
     sparse = beside(parts) if parts else Sparse.empty(len(views))
     return Codes(np.ascontiguousarray(meaning * roots[0] * scale[:, None], np.float32), sparse)
+
+
+def joined(parts: Sequence[Codes]) -> Codes:
+    """The codes of several, one after the other; where none of a part has a meaning, its dense part may be narrower."""
+    dense = np.zeros((sum(map(len, parts)), max(part.dense.shape[1] for part in parts)), np.float32)
+    first = 0
+    for part in parts:
+        dense[first : first + len(part), : part.dense.shape[1]] = part.dense
+        first += len(part)
+    return Codes(dense, below([part.sparse for part in parts]))
 
 
 def cosines_of_pairs(a: Views, b: Views, left: Places, right: Places) -> Matrix:

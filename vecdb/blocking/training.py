@@ -105,7 +105,7 @@ def ranks_of(codes: Codes, others: Codes, matches: Matches) -> NDArray[np.int64]
 
 def ranks_and_products(codes: Codes, others: Codes, matches: Matches) -> tuple[NDArray[np.int64], Matrix]:
     """The ranks as in `ranks_of`, and (M,) the inner products of matches."""
-    chosen = Codes(codes.dense[matches.left], codes.sparse.taken(matches.left))
+    chosen = codes.taken(matches.left)
     ranks, products = np.empty(len(matches), np.int64), np.empty(len(matches), np.float32)
     for first, scores in chosen.products(others):
         part = slice(first, first + len(scores))
@@ -156,7 +156,7 @@ def hard_others(codes: Codes, others: Codes, matches: Matches, count: int) -> Pl
     for left, right in zip(matches.left.tolist(), matches.right.tolist()):
         known.setdefault(left, set()).add(right)
     most = max(map(len, known.values()))
-    chosen = Codes(codes.dense[matches.left], codes.sparse.taken(matches.left))
+    chosen = codes.taken(matches.left)
     places, _ = nearest(chosen, others, count + most)
     found = np.empty((len(matches), count), np.int64)
     for i, (left, row) in enumerate(zip(matches.left.tolist(), places.tolist())):
