@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import InvalidInput
+from vecdb.paging import pages
 from vecdb.types import Duplicate, Record
 
 if TYPE_CHECKING:
@@ -198,12 +199,12 @@ def _compared(collection: Collection, where: Any, blocker: Blocker | None) -> _C
     parts = [codes_of_records(())]
     values: list[tuple[str, ...]] = []
     by_vector = blocker is None
-    for page in _pages(collection, where):
+    for page in pages(collection, where, vectors=True, size=_PAGE):
         ids += [record.id for record in page]
         created += [record.created for record in page]
         by_vector = by_vector and all(record.vector is not None for record in page)
         if blocker is None:
-            parts.append(codes_of_records(page))
+            parts.append(codes_of_records(page.records))
         else:
             values += [_values_of(record, blocker.fields) for record in page]
     # What is written meanwhile is read under its old row and under its new one, and would be its own duplicate.
@@ -215,16 +216,6 @@ def _compared(collection: Collection, where: Any, blocker: Blocker | None) -> _C
     codes = joined(parts)
     parts.clear()
     return _Compared(ids, codes if order == list(range(len(codes))) else codes.taken(np.array(order)), by_vector)
-
-
-def _pages(collection: Collection, where: Any) -> Iterator[Sequence[Record]]:
-    cursor = None
-    while True:
-        page = collection.scan(where=where, limit=_PAGE, cursor=cursor, vectors=True)
-        yield page.records
-        cursor = page.cursor
-        if cursor is None:
-            return
 
 
 def _near(collection: Collection, read: _Compared, where: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

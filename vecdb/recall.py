@@ -10,6 +10,7 @@ import numpy as np
 
 from vecdb.errors import InvalidInput
 from vecdb.filters import describe, parse
+from vecdb.paging import pages
 from vecdb.types import Filter, Hits, Record
 
 if TYPE_CHECKING:
@@ -68,21 +69,10 @@ def measure_recall(
 
 
 def _sampled(collection: Collection, sample: int, seed: int) -> list[Record]:
-    ids = [record.id for record in _all(collection)]
+    ids = [record.id for page in pages(collection) for record in page]
     chosen = np.random.default_rng(seed).permutation(len(ids))[: 2 * sample]  # some may have no vector
     records = collection.get([ids[i] for i in chosen], vectors=True)
     return [record for record in records if record is not None and record.vector is not None][:sample]
-
-
-def _all(collection: Collection) -> list[Record]:
-    records: list[Record] = []
-    cursor = None
-    while True:
-        page = collection.scan(limit=10_000, cursor=cursor)
-        records += page.records
-        cursor = page.cursor
-        if cursor is None:
-            return records
 
 
 def _row(collection: Collection, records: list[Record], k: int, ef: int | None, where: Filter) -> RecallRow:

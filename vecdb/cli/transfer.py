@@ -27,7 +27,8 @@ from vecdb.config import CollectionConfig, TextConfig
 from vecdb.errors import InvalidInput, InvalidRecord, MissingExtra
 from vecdb.index.base import index_config
 from vecdb.metadata import decode, encode
-from vecdb.types import Filter, Link, Page, Record
+from vecdb.paging import pages
+from vecdb.types import Filter, Link, Record
 
 if TYPE_CHECKING:
     from vecdb.collection import Collection
@@ -181,23 +182,13 @@ def _exported(collection: Collection, where: Filter | None, vectors: bool) -> It
         links.setdefault(source, []).append(dict(zip(_LINK_FIELDS, link)))
     kept = None
     if where is not None and links:
-        kept = {record.id for page in _pages(collection, where, False) for record in page}
-    for page in _pages(collection, where, vectors):
+        kept = {record.id for page in pages(collection, where) for record in page}
+    for page in pages(collection, where, vectors=vectors):
         named = collection._links.entities([record.id for record in page])
         for record in page:
             own = [link for link in links.get(record.id, ()) if kept is None or link["target"] in kept]
             bonds = {"entities": named.get(record.id), "links": own}
             yield _fields(record, collection.model) | {name: value for name, value in bonds.items() if value}
-
-
-def _pages(collection: Collection, where: Filter | None, vectors: bool) -> Iterator[Page]:
-    cursor = None
-    while True:
-        page = collection.scan(where=where, limit=_PAGE, cursor=cursor, vectors=vectors)
-        yield page
-        cursor = page.cursor
-        if cursor is None:
-            return
 
 
 def _is_parquet(path: Path) -> bool:

@@ -4,10 +4,11 @@ transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vecdb.embedding.base import as_vectors
+from vecdb.paging import pages
 from vecdb.types import Duplicate, Record, Vector
 
 if TYPE_CHECKING:
@@ -95,16 +96,8 @@ class Writer:
             if len(vectors) + self._collection.count(where) <= _MOST_TAKEN_OVER:
                 vectors.update(
                     (record.text, record.vector)
-                    for record in self._records(where)
+                    for page in pages(self._collection, where, vectors=True)
+                    for record in page
                     if record.text is not None and record.vector is not None
                 )
         return vectors
-
-    def _records(self, where: Mapping[str, Any]) -> Iterator[Record]:
-        cursor = None
-        while True:
-            page = self._collection.scan(where=where, limit=1000, cursor=cursor, vectors=True)
-            yield from page
-            cursor = page.cursor
-            if cursor is None:
-                return
