@@ -148,7 +148,10 @@ def _first(packed, WIDTH: tl.constexpr):
         above = tl.sum((packed[None, :] > packed[:, None]).to(tl.int32), 1)
         is_there = above[None, :] == tl.arange(0, WIDTH)[:, None]
         return tl.sum(tl.where(is_there, packed[None, :], 0), 1)
-    return tl.topk(packed, WIDTH)
+    elif WIDTH == 1:  # which tl.topk cannot be asked for
+        return tl.max(packed, 0, keep_dims=True)
+    else:
+        return tl.topk(packed, WIDTH)
 
 
 @triton.jit

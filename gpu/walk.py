@@ -36,7 +36,9 @@ Codec = Literal["int8", "float8", "float16"]
 MOST_EF = 1024
 _LEAST_EF = 32
 _LINE = 64  # codes are padded to a multiple of so many bytes
-_WORDS = 64  # four-byte words of each row read at a time
+# Four-byte words of each row read at a time (numbers, where these have two bytes): a row by all threads of a warp, or half of it
+# where a larger beam wants their registers.
+_WORDS, _WORDS_OF_LARGE, _LARGE = 128, 64, 512
 _STARTS = 32  # entries that a walk starts at
 _PER_PLACE = 16  # slots of the table for each place of the beam: a walk meets some dozen nodes for each
 _LEAST_SLOTS, _MOST_SLOTS = 1 << 10, 1 << 14
@@ -225,7 +227,7 @@ def _walked(
         work,
         graph.links.shape[1],
         WIDTH=codes.shape[1],
-        WORDS=min(_WORDS, triton.next_power_of_2(codes.shape[1])),
+        WORDS=min(_WORDS if width < _LARGE else _WORDS_OF_LARGE, triton.next_power_of_2(codes.shape[1])),
         EF=width,
         LINKS=triton.next_power_of_2(graph.links.shape[1]),
         EXPAND=expand,

@@ -85,9 +85,9 @@ def compiled(kernel, warps, **constants):
     return {"ptx": made.asm["ptx"], "cubin": len(made.asm["cubin"])}
 
 print(json.dumps([
-    compiled(walk._walk_kernel, 1, WIDTH=192, WORDS=64, EF=64, LINKS=32, EXPAND=1, BITS=10, CHECKED=32, IS_INT8=True,
+    compiled(walk._walk_kernel, 1, WIDTH=192, WORDS=128, EF=64, LINKS=32, EXPAND=1, BITS=10, CHECKED=32, IS_INT8=True,
              HAS_OFFSETS=True, HAS_ALLOWED=True),
-    compiled(walk._check_kernel, 4, COUNT=32, DIMS=128, WIDTH=16, IS_L2=True),
+    *(compiled(walk._check_kernel, 4, COUNT=32, DIMS=128, WIDTH=width, IS_L2=True) for width in (16, 1)),
 ] if sys.argv[1] == "walk" else list(codecs())))
 """
 
@@ -103,9 +103,9 @@ def compiled(what: str, folder: Path) -> Any:
 
 
 def test_a_walk_compiles_and_multiplies_four_bytes_at_a_time(tmp_path: Path) -> None:
-    walked, checked = compiled("walk", tmp_path)
-    assert walked["cubin"] > 0
-    assert checked["cubin"] > 0
+    walked, checked, checked_for_one = compiled("walk", tmp_path)
+    for kernel in (walked, checked, checked_for_one):
+        assert kernel["cubin"] > 0
     assert "dp4a.s32.s32" in walked["ptx"]
     assert "ld.global.v4" in walked["ptx"]  # sixteen bytes of a code at a time
 
