@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _NUMBERS = 2048  # of a program: 16 for each of its threads
 _AT_ONCE = 1 << 16  # rows that are turned on their side at a time
 _TILE = 64  # of turning
-# Of a program that looks for nearest centroids: rows, four to a thread, and centroids in registers at a time.
-_NEAR_ROWS, _NEAR_CENTROIDS, _NEAR_WARPS = 512, 8, 4
+# Of a program that looks for nearest centroids: rows, two to a thread, and centroids in registers at a time.
+_NEAR_ROWS, _NEAR_CENTROIDS, _NEAR_WARPS = 256, 16, 4
 _COLUMNS = 128  # of a program that looks centroids up: parts whose books stay in the first-level cache
 _LARGEST = tl.constexpr(3.4028234663852886e38)
 _NO_FRACTION = tl.constexpr(8388608.0)  # 2^23: a float32 of this size, and below 2^24, has no bits behind the point

@@ -36,9 +36,9 @@ Codec = Literal["int8", "float8", "float16"]
 MOST_EF = 1024
 _LEAST_EF = 32
 _LINE = 64  # codes are padded to a multiple of so many bytes
-# Four-byte words of each row read at a time (numbers, where these have two bytes): a row by all threads of a warp, or half of it
-# where a larger beam wants their registers.
-_WORDS, _WORDS_OF_LARGE, _LARGE = 128, 64, 512
+# Words of each row read at a time, four bytes where codes are int8, else a number: as many as leave registers to the beam.
+_WORDS, _LARGE = 128, 512
+_WORDS_OF_LARGE = {"int8": 64, "float8": 64, "float16": 16}
 _STARTS = 32  # entries that a walk starts at
 _PER_PLACE = 16  # slots of the table for each place of the beam: a walk meets some dozen nodes for each
 _LEAST_SLOTS, _MOST_SLOTS = 1 << 10, 1 << 14
@@ -155,7 +155,7 @@ def walk(
         return Walked(empty, empty.to(torch.int64), torch.zeros(len(queries), dtype=torch.int32, device=corpus.device))
     links = triton.next_power_of_2(graph.links.shape[1])
     width = max(_LEAST_EF, triton.next_power_of_2(ef), links)
-    few, warps = _form(len(queries), width, links * graph.codes.element_size())
+    few, warps = _form(len(queries), width, links)
     expand = min(expand or few, width // links)
     allowed = None if allowed is None else allowed.to(corpus.device)
     limit = _AT_ONCE
@@ -177,13 +177,13 @@ def walk(
 
 
 def _form(batch: int, width: int, links: int) -> tuple[int, int]:
-    """How many nodes a step expands, and how many warps walk for a query. links: twice as many where numbers have two bytes.
+    """How many nodes a step expands, and how many warps walk for a query.
 
     Many queries fill the chip by themselves: one warp each then never waits for another, and one node a step scores no more
     than is needed. Few queries leave it idle: then a step does more at once.
     """
     if batch >= _MANY:
-        return 1, 1 if width * links <= 1 << 14 else 2
+        return 1, 1
     return min(4, width // links), 4
 
 
@@ -227,7 +227,7 @@ def _walked(
         work,
         graph.links.shape[1],
         WIDTH=codes.shape[1],
-        WORDS=min(_WORDS if width < _LARGE else _WORDS_OF_LARGE, triton.next_power_of_2(codes.shape[1])),
+        WORDS=min(_WORDS if width < _LARGE else _WORDS_OF_LARGE[graph.codec], triton.next_power_of_2(codes.shape[1])),
         EF=width,
         LINKS=triton.next_power_of_2(graph.links.shape[1]),
         EXPAND=expand,
