@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--half", action="store_true", help="matrix products in bfloat16 (on a GPU)")
     parser.add_argument("--pooling", choices=("mean", "last", "first", "query"), help="of e2rank's encoder")
+    parser.add_argument("--feedback", type=int, default=20, help="documents that stand in e2rank's listwise query")
     parser.add_argument("--tokens", type=int, default=256, help="where a document, or a query with one, is cut")
     given = parser.parse_args(arguments)
 
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int:
         half=given.half,
     )
     seeded(schedule.seed)  # new layers are drawn before training starts
-    recipe = recipe_of(given.method, given.model, pooling=given.pooling, tokens=given.tokens)
+    recipe = recipe_of(given.method, given.model, pooling=given.pooling, feedback=given.feedback, tokens=given.tokens)
     since = time.perf_counter()
     course = train(recipe, slates_of.read(given.slates), schedule, told=_tell)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -74,6 +75,7 @@ def main(arguments: list[str]) -> int:
         "frozen": schedule.frozen,
         "half": schedule.half,
         "tokens": given.tokens,
+        "feedback": given.feedback,
         "first_loss": course[0],
         "last_loss": sum(ending) / len(ending),
         "seconds": round(time.perf_counter() - since, 1),
@@ -82,8 +84,9 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def recipe_of(method: str, name: str | None, *, pooling: Any = None, tokens: int = 256) -> Any:
-    """The method's recipe on the model with this name, on the best device there is. pooling: of e2rank's encoder.
+def recipe_of(method: str, name: str | None, *, pooling: Any = None, feedback: int = 20, tokens: int = 256) -> Any:
+    """The method's recipe on the model with this name, on the best device there is. pooling: of e2rank's encoder, whose listwise
+    query shows `feedback` documents.
 
     tokens: where e2rank's documents, and what MVP and a cross-encoder read at once, are cut.
     """
@@ -96,7 +99,7 @@ def recipe_of(method: str, name: str | None, *, pooling: Any = None, tokens: int
     if method == "e2rank":
         model, tokenizer = load_encoder(name)
         encoder = TextEncoder(model.to(best_device()), tokenizer, pooling=pooling)
-        return recipes.Listwise(encoder, document_tokens=tokens)
+        return recipes.Listwise(encoder, feedback=feedback, document_tokens=tokens)
     if method == "mvp":
         return recipes.Views(MultiView(*load_encoder(name)).to(best_device()), max_tokens=tokens)
     if method == "cross-encoder":

@@ -42,6 +42,9 @@ class Recipe(ABC):
 
     network: Any  # an nn.Module: that of transformers, or ours
     weight_decay: ClassVar[float] = 0.01
+    shuffles: ClassVar[bool] = (
+        True  # the passages of a slate: a model that puts them in order must not learn to repeat it
+    )
 
     def prepare(self, slates: Sequence[Slate]) -> Any:
         return slates
@@ -97,7 +100,8 @@ def train(
     halved = torch.autocast(parameters[0].device.type, torch.bfloat16, enabled=schedule.half)
     course: list[float] = []
     since = time.monotonic()
-    for step, prepared in zip(range(schedule.steps), _ahead(recipe.prepare, _batches(slates, schedule))):
+    batches = _batches(slates, schedule, shuffles=recipe.shuffles)
+    for step, prepared in zip(range(schedule.steps), _ahead(recipe.prepare, batches)):
         elapsed = time.monotonic() - since
         if schedule.seconds is not None and elapsed >= schedule.seconds:
             break
@@ -135,14 +139,15 @@ def seeded(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _batches(slates: Sequence[Slate], schedule: Schedule) -> Iterator[list[Slate]]:
-    """Endless batches; slates in new order in each round, and their passages too."""
+def _batches(slates: Sequence[Slate], schedule: Schedule, *, shuffles: bool = True) -> Iterator[list[Slate]]:
+    """Endless batches; slates in new order in each round, and their passages too if shuffles."""
     chance = np.random.default_rng(schedule.seed)
     waiting: list[int] = []
     while True:
         while len(waiting) < schedule.batch:
             waiting += chance.permutation(len(slates)).tolist()
-        yield [slates[i].shuffled(chance) for i in waiting[: schedule.batch]]
+        drawn = [slates[i] for i in waiting[: schedule.batch]]
+        yield [slate.shuffled(chance) for slate in drawn] if shuffles else drawn
         waiting = waiting[schedule.batch :]
 
 
@@ -220,8 +225,11 @@ def _noisy(alpha: float, module: nn.Module, _: Any, output: Tensor) -> Tensor:
 class Listwise(Recipe):
     """E2Rank on an encoder: InfoNCE of the plain query and RankNet of the listwise query, documents encoded once.
 
-    feedback: so many of a slate's documents stand in its listwise query. document_tokens: where documents are cut.
+    feedback: so many of a slate's documents stand in its listwise query, the first stage's best as when it is asked later.
+    document_tokens: where documents are cut.
     """
+
+    shuffles = False  # documents are scored by their own vectors: there is no order to repeat
 
     def __init__(self, encoder: TextEncoder, *, feedback: int = 20, document_tokens: int = 256) -> None:
         self.encoder, self.network = encoder, encoder.model

@@ -68,11 +68,13 @@ def judged(
             continue
         kept = [relevant[i] for i in random.permutation(len(relevant))[: max(1, size // 2)].tolist()]
         drawn = random.permutation(len(negatives))[: size - len(kept)].tolist()
-        chosen = kept + [negatives[i] for i in sorted(drawn)]
+        place = {d: i for i, d in enumerate(lists[id])}  # relevant ones that were not found stand behind
+        chosen = sorted(kept + [negatives[i] for i in drawn], key=lambda d: place.get(d, len(place)))
         own = [max(0, grades.get(d, 0)) for d in chosen]
         levels = {grade: rank for rank, grade in enumerate(sorted(set(own), reverse=True), 1)}
-        slate = Slate(query, tuple(texts[d] for d in chosen), tuple(levels[g] for g in own), tuple(map(float, own)))
-        slates.append(slate.shuffled(random))
+        slates.append(
+            Slate(query, tuple(texts[d] for d in chosen), tuple(levels[g] for g in own), tuple(map(float, own)))
+        )
     return slates
 
 
@@ -95,7 +97,7 @@ def privileged(
         found = [d for d in lists.get(id, ()) if d != id]
         if len(found) < 2:
             continue
-        drawn = [found[i] for i in random.permutation(len(found))[:size].tolist()]
+        drawn = [found[i] for i in sorted(random.permutation(len(found))[:size].tolist())]
         cosines = np.array([float(vectors[id] @ vectors[d]) for d in drawn])
         ranks = np.empty(len(drawn), dtype=np.int64)
         ranks[np.argsort(-cosines, kind="stable")] = np.arange(1, len(drawn) + 1)

@@ -278,6 +278,8 @@ def test_slates_come_out_of_judgements_and_back_from_a_file(tmp_path: Path) -> N
     assert [slate.query for slate in found] == ["qa"]  # b's document is not there, c has no negative
     (slate,) = found
     assert len(slate.passages) == 8
+    places = [int(text.split()[1]) for text in slate.passages]
+    assert places == sorted(places)  # as the first stage had them
     assert [slate.passages[i] for i in slate.order[:2]] == ["text 3", "text 5"]
     assert sorted(slate.ranks) == [1, 2, *[3] * 6]
     slates.write(tmp_path / "s.jsonl", found)
@@ -332,6 +334,19 @@ def test_batches_come_prepared_in_their_order() -> None:
     from vecdb.rerank.training.recipes import _ahead
 
     assert list(islice(_ahead(lambda batch: batch[0], ([i] for i in iter(range(50)))), 20)) == list(range(20))
+
+
+def test_a_listwise_query_shows_passages_as_the_first_stage_had_them() -> None:
+    from itertools import islice
+
+    from vecdb.rerank.training.recipes import Listwise, Pairs, _batches
+
+    given = made_slates(2, 6)
+    schedule = Schedule(steps=1, batch=2, rate=1e-3)
+    for recipe in (Listwise, Pairs):
+        drawn = [one for batch in islice(_batches(given, schedule, shuffles=recipe.shuffles), 8) for one in batch]
+        assert {one.query for one in drawn} == {one.query for one in given}
+        assert all(one in given for one in drawn) == (recipe is Listwise)
 
 
 def test_privileged_slates_are_ranked_by_the_whole_document() -> None:
