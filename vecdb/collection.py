@@ -40,7 +40,7 @@ from vecdb.query.request import VECTOR_FIELD, Query, SearchKeywords, SearchOptio
 from vecdb.query.retrieval import Retrieval
 from vecdb.query.saved import SavedQueries
 from vecdb.query.why_not import explain_absence
-from vecdb.records import Batch, batches
+from vecdb.records import Batch, batches, columns_of, joined
 from vecdb.similarity import LEARNED, LearnedSimilarity, LearnedVectors, Similarity, Triple
 from vecdb.similarity import config_of as similarity_config
 from vecdb.storage import Store
@@ -187,7 +187,7 @@ class Collection:
         Raises DuplicateId for an id that exists, InvalidRecord (`.position` says which), InvalidVector, DimensionMismatch,
         ModelMismatch; then nothing of the batch was written.
         """
-        columns = _columns(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         write: Any = self._writer.add
         if duplicates is not None:
             check_policy(duplicates, threshold)
@@ -210,7 +210,7 @@ class Collection:
         progress: Progress | None = None,
     ) -> WriteResult:
         """Like `add`, but a record whose id exists replaces the old one whole (and costs nothing if nothing changed)."""
-        columns = _columns(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         return self._write(self._writer.upsert, records, columns, model, batch_size, progress)
 
     def update(
@@ -235,7 +235,7 @@ class Collection:
         """
 
         write = partial(self._writer.update, replace_metadata=replace_metadata)
-        columns = _columns(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         return self._write(write, records, columns, model, batch_size, progress, need_ids=True)
 
     def replace(
@@ -1223,31 +1223,6 @@ class Collection:
             updated=stored.updated,
             expires=stored.expires,
         )
-
-
-def joined(results: Sequence[WriteResult]) -> WriteResult:
-    """The results of several batches as one."""
-    return WriteResult(
-        ids=tuple(id for result in results for id in result.ids),
-        added=sum(result.added for result in results),
-        updated=sum(result.updated for result in results),
-        unchanged=sum(result.unchanged for result in results),
-        duplicates=tuple(one for result in results for one in result.duplicates),
-    )
-
-
-def _columns(
-    ids: Any, texts: Any, vectors: Any, metadata: Any, parents: Any, seqs: Any, expires: Any
-) -> dict[str, Any]:
-    return {
-        "id": ids,
-        "text": texts,
-        "vector": vectors,
-        "metadata": metadata,
-        "parent": parents,
-        "seq": seqs,
-        "expires": expires,
-    }
 
 
 def _ids(ids: str | Sequence[str]) -> list[str]:
