@@ -284,7 +284,7 @@ def test_it_is_used_wherever_the_collection_embeds_and_nowhere_else(db: vecdb.Da
     docs = filled(db, askew())
     adapted = docs.adapt(sample=400)
     question = "bal cem din for gus"
-    plain, mapped = askew().embed_query(question), docs._engine.with_vectors(docs._queries(question, None, None)[0])[0]
+    plain, mapped = askew().embed_query(question), docs._engine.with_vectors(docs._asking.queries(question)[0])[0]
     assert mapped.adapter == adapted.version
     assert mapped.vector is not None
     assert not np.allclose(mapped.vector, plain, atol=1e-3)

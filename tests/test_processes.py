@@ -195,7 +195,7 @@ def test_deleting_by_filter_decides_on_the_state_it_deletes_from(path: Path) -> 
     with vecdb.open(path, background=False) as db, vecdb.open(path, background=False) as other:
         collection, others = db.collection("c"), other.collection("c")
         collection.add(ids=["a", "b"], texts=["one", "two"], metadata=[{"old": True}] * 2)
-        matching, calls = collection._matching, []
+        matching, calls = collection._reader.matching, []
 
         def interrupted(where: vecdb.types.Filter) -> list[int]:
             found = matching(where)
@@ -205,7 +205,7 @@ def test_deleting_by_filter_decides_on_the_state_it_deletes_from(path: Path) -> 
             calls.append(found)
             return found
 
-        collection._matching = interrupted  # type: ignore[method-assign]
+        collection._reader.matching = interrupted  # type: ignore[method-assign]
         assert collection.delete(where={"old": True}) == 2
         assert [record.id for record in collection.scan()] == ["a"]
 
@@ -215,14 +215,14 @@ def test_a_scan_goes_on_past_a_record_that_is_deleted_meanwhile(path: Path, wher
     with vecdb.open(path, background=False) as db:
         collection = db.collection("c")
         collection.add(ids=list("abcdef"), texts=["t"] * 6, metadata=[{"n": i} for i in range(6)])
-        matching = collection._matching
+        matching = collection._reader.matching
 
         def interrupted(where: vecdb.types.Filter) -> list[int]:
             found = matching(where)
             collection.delete("b")
             return found
 
-        collection._matching = interrupted  # type: ignore[method-assign]
+        collection._reader.matching = interrupted  # type: ignore[method-assign]
         seen: list[str] = []
         cursor = None
         while True:

@@ -6,9 +6,6 @@ query/      searches                          upkeep      keeps the index in ste
 
 from __future__ import annotations
 
-import base64
-import binascii
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,28 +21,28 @@ from vecdb.definition import Definition
 from vecdb.derived import FASTRP, Derived, NodeVectors, check_field
 from vecdb.duplicates import THRESHOLD, check_policy
 from vecdb.embedding.base import Embedder
-from vecdb.errors import InvalidInput, InvalidQuery, InvalidVector
+from vecdb.errors import InvalidInput, InvalidQuery
 from vecdb.filters import parse
 from vecdb.index.device_scan import Scanner
 from vecdb.index_files import IndexFiles
 from vecdb.links import Entities, Extractor, Links
 from vecdb.memory import Memory, Part
-from vecdb.metadata import decode
 from vecdb.overlay import Overlays
+from vecdb.query.asking import Asking
 from vecdb.query.engine import Engine
 from vecdb.query.graph import GraphStage
 from vecdb.query.groups import GroupOptions, GroupSearch
-from vecdb.query.plan_data import merged
-from vecdb.query.request import VECTOR_FIELD, Query, SearchKeywords, SearchOptions, SearchPlan, continued, options_of
+from vecdb.query.request import SearchKeywords, SearchOptions, SearchPlan, continued
 from vecdb.query.retrieval import Retrieval
 from vecdb.query.saved import SavedQueries
 from vecdb.query.why_not import explain_absence
-from vecdb.records import Batch, batches
+from vecdb.reading import Reader, listed
+from vecdb.records import Batch, batches, columns_of, joined
 from vecdb.similarity import LEARNED, LearnedSimilarity, LearnedVectors, Similarity, Triple
 from vecdb.similarity import config_of as similarity_config
 from vecdb.storage import Store
 from vecdb.stored_vectors import StorageState, StoredVectors
-from vecdb.tables import StoredRecord, Tables
+from vecdb.tables import Tables
 from vecdb.types import (
     CollectionStats,
     Context,
@@ -64,7 +61,7 @@ from vecdb.types import (
     WriteResult,
 )
 from vecdb.upkeep import Indexing, Upkeep
-from vecdb.vectors import Matrix, as_matrix
+from vecdb.vectors import Matrix
 from vecdb.writer import Progress, Writer
 
 if TYPE_CHECKING:
@@ -78,8 +75,6 @@ if TYPE_CHECKING:
     from vecdb.recall import RecallReport
     from vecdb.storage_plan import StoragePlan
     from vecdb.tuning import CollectionTuning
-
-_LARGEST_PAGE = 100_000
 
 
 class Collection:
@@ -103,6 +98,7 @@ class Collection:
         self._memory = Memory(store, self._tables, self._files, self._stored, config.metric, config.text, scanner)
         overlays = Overlays(store, self._tables, self._memory)
         self._indexing = Indexing(store, self._memory, self._files, definition, folder, overlays, self._stored)
+        self._reader = Reader(store, self._tables, definition, self._memory, self._stored)
         self._writer = Writer(store, self._tables, definition, self._stored)
         self._links = Links(store, self._tables, definition)
         node_files = IndexFiles(store, folder, definition.number, FASTRP)
@@ -115,6 +111,7 @@ class Collection:
         self._engine = Engine(store, self._tables, definition, retrieval, graph)
         self._groups = GroupSearch(store, self._tables, retrieval, config.metric)
         self._saved_queries = SavedQueries(store, definition)
+        self._asking = Asking(store, definition, self._engine, self._saved_queries)
 
     def __repr__(self) -> str:
         dimension = self.dimension or "?"
@@ -130,10 +127,7 @@ class Collection:
     @property
     def config(self) -> CollectionConfig:
         """The settings that the collection was made with; `tune` may have changed how the index is built."""
-        if self._definition.config.dimension is None:
-            with self._store.read() as db:
-                self._definition.refresh(db)
-        return self._definition.config
+        return self._definition.settled(self._store)
 
     @property
     def dimension(self) -> int | None:
@@ -187,7 +181,7 @@ class Collection:
         Raises DuplicateId for an id that exists, InvalidRecord (`.position` says which), InvalidVector, DimensionMismatch,
         ModelMismatch; then nothing of the batch was written.
         """
-        columns = _columns(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         write: Any = self._writer.add
         if duplicates is not None:
             check_policy(duplicates, threshold)
@@ -210,7 +204,7 @@ class Collection:
         progress: Progress | None = None,
     ) -> WriteResult:
         """Like `add`, but a record whose id exists replaces the old one whole (and costs nothing if nothing changed)."""
-        columns = _columns(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         return self._write(self._writer.upsert, records, columns, model, batch_size, progress)
 
     def update(
@@ -235,7 +229,7 @@ class Collection:
         """
 
         write = partial(self._writer.update, replace_metadata=replace_metadata)
-        columns = _columns(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         return self._write(write, records, columns, model, batch_size, progress, need_ids=True)
 
     def replace(
@@ -262,10 +256,10 @@ class Collection:
         if (ids is None) == (where is None):
             raise InvalidInput("give either ids or where to delete")
         if ids is not None:
-            deleted = self._writer.delete_ids(_ids(ids))
+            deleted = self._writer.delete_ids(listed(ids))
         else:
             assert where is not None
-            matching = partial(self._matching, where)
+            matching = partial(self._reader.matching, where)
             matching()  # checks the filter and loads its columns before the write lock is taken
             deleted = self._writer.delete(matching)
         self._wrote()
@@ -400,7 +394,7 @@ class Collection:
         config = similarity_config(dimension, epochs, seed)
         if triples is None:
             assert similarity is not None
-            triples = self._learned.triples_by(similarity, self._present, config, sample)
+            triples = self._learned.triples_by(similarity, self._reader.present, config, sample)
         return self._learned.learn(triples, config)
 
     # -- reading
@@ -415,54 +409,21 @@ class Collection:
         Under cosine a vector comes back as it is stored: at unit length. Where the collection stores other bytes than float32 it
         is what these stand for, not what was given; `storage` says which codec that is.
         """
-        now = time.time()
-        with self._store.snapshot() as db:
-            self._definition.refresh(db)
-            found = self._tables.by_ids(db, _ids(ids))
-            records = {i: self._record(db, r, vectors) for i, r in found.items() if not r.is_expired(now)}
-        if isinstance(ids, str):
-            return records.get(ids)
-        return [records.get(id) for id in ids]
+        found = self._reader.by_ids(ids, vectors=vectors)
+        return found.get(ids) if isinstance(ids, str) else [found.get(id) for id in ids]
 
     def count(self, where: Filter | None = None) -> int:
-        if where is not None and where != {}:
-            return len(self._matching(where))
-        with self._store.snapshot() as db:
-            self._definition.refresh(db)
-            return self._tables.count(db, time.time())
+        return self._reader.count(where)
 
     def facets(self, key: str, *, where: Filter | None = None, limit: int = 20) -> list[tuple[Any, int]]:
         """The values of a metadata key (dots go into nested ones; list items count each) and how many records have each."""
-        snapshot = self._memory.current("attributes")
-        assert snapshot.attributes is not None
-        mask = snapshot.visible(time.time())
-        if where is not None:
-            chosen = snapshot.attributes.mask(parse(where))
-            mask = chosen if mask is None else chosen & mask
-        return snapshot.attributes.facets(key, mask, limit)
+        return self._reader.facets(key, where, limit)
 
     def scan(
         self, *, where: Filter | None = None, limit: int = 100, cursor: str | None = None, vectors: bool = False
     ) -> Page:
         """Records in order of insertion, a page at a time: pass the page's cursor to get the next one."""
-        if not 1 <= limit <= _LARGEST_PAGE:
-            raise InvalidInput(f"limit is {limit}; it must lie between 1 and {_LARGEST_PAGE:,}")
-        after = _row_of(cursor)
-        rows = None
-        if where is not None:
-            matching = np.array(self._matching(where), dtype=np.int64)
-            rows = matching[np.searchsorted(matching, after, side="right") :][: limit + 1]
-        with self._store.snapshot() as db:
-            self._definition.refresh(db)
-            if rows is None:
-                found = self._tables.page(db, after, time.time(), limit + 1)
-                rows = np.array([record.row for record in found], dtype=np.int64)
-            else:  # one may have been deleted since the filter was evaluated; the cursor counts it all the same
-                by_row = self._tables.by_rows(db, rows.tolist())
-                found = [by_row[row] for row in rows.tolist() if row in by_row]
-            last = int(rows[limit - 1]) if len(rows) > limit else None
-            records = tuple(self._record(db, record, vectors) for record in found if last is None or record.row <= last)
-        return Page(records, None if last is None else _cursor_of(last))
+        return self._reader.page(where, limit, cursor, vectors=vectors)
 
     # -- searching
 
@@ -560,7 +521,7 @@ class Collection:
 
         Scores: cosine similarity, inner product, or negated Euclidean distance by vector; BM25 by words; else the last stage's.
         """
-        queries, is_batch, wanted = self._asked(query, vector, model, options)
+        queries, is_batch, wanted = self._asking.search(query, vector, model, options)
         if cursor is not None:
             if is_batch:
                 raise InvalidQuery("a cursor continues one query; search them one at a time")
@@ -603,7 +564,7 @@ class Collection:
         """
         options = GroupOptions(int(k) if isinstance(k, np.integer) else k, by, method, reach, shape)
         node = None if where is None or where == {} else parse(where)
-        return self._groups.search(self._vectors_of_queries(queries, model), node, options)
+        return self._groups.search(self._asking.vectors(queries, model), node, options)
 
     def recommend(
         self,
@@ -683,7 +644,7 @@ class Collection:
 
         What a prefetch lost is told as "prefetch[1].vector". With plan=, the change is one to the options that it amounts to.
         """
-        queries, is_batch, wanted = self._asked(query, vector, model, options)
+        queries, is_batch, wanted = self._asking.search(query, vector, model, options)
         if is_batch:
             raise InvalidQuery("why_not explains one query; ask for them one at a time")
         return explain_absence(self._engine, self._store, self._tables, id, queries[0], wanted)
@@ -701,7 +662,7 @@ class Collection:
         """
         from vecdb.query.plan import plan_of
 
-        queries, is_batch, wanted = self._asked(query, vector, model, options)
+        queries, is_batch, wanted = self._asking.search(query, vector, model, options)
         if is_batch:
             raise InvalidQuery("explain plans one query; ask for them one at a time")
         return plan_of(self._engine, self._definition, queries[0], wanted)
@@ -714,11 +675,7 @@ class Collection:
 
     def neighbours(self, parent: str, first: int, last: int) -> list[Record]:
         """The records of one parent whose seq lies in first … last, in that order: a chunk's surroundings."""
-        now = time.time()
-        first, last = max(first, -(2**63)), min(last, 2**63 - 1)
-        with self._store.snapshot() as db:
-            found = self._tables.siblings(db, parent, first, last) if first <= last else []
-            return [self._record(db, record, False) for record in found if not record.is_expired(now)]
+        return self._reader.siblings(parent, first, last)
 
     # -- how good, how large, is it sound
 
@@ -824,7 +781,7 @@ class Collection:
         """
         from vecdb.tuning import tune_collection
 
-        asked = None if queries is None else self._vectors_of_queries(queries)
+        asked = None if queries is None else self._asking.vectors(queries)
         self._indexing.warm()
         tuning = tune_collection(
             self._store,
@@ -860,7 +817,7 @@ class Collection:
         texts = list(queries.values() if isinstance(queries, Mapping) else queries)
         if vectors is None and not self._definition.embeds:
             raise InvalidQuery(f"collection {self.name!r} has no embedding model; give the queries' vectors as well")
-        given = self._queries(texts, vectors, None)[0] if texts else []
+        given = self._asking.queries(texts, vectors)[0] if texts else []
         grades = None if qrels is None else self._grades(queries, qrels)
         fitted = fitting.fit(self._engine, given, SearchOptions(mode="hybrid"), grades)
         if keep:
@@ -1036,7 +993,7 @@ class Collection:
         from vecdb.storage_plan import plan_collection
 
         given, grades = judged_queries(queries, qrels)
-        asked = None if given is None else self._vectors_of_queries(given)
+        asked = None if given is None else self._asking.vectors(given)
         return plan_collection(
             self._store,
             self._tables,
@@ -1092,7 +1049,7 @@ class Collection:
         found: list[Duplicate] = []
 
         def admit(batch: Batch, vectors: list[Matrix | None]) -> Sequence[int]:
-            if self._present(batch.ids):
+            if self._reader.present(batch.ids):
                 return range(len(batch))  # the writer refuses an id that exists, and says so
             new = [Record(id, text, vector=vector) for id, text, vector in zip(batch.ids, batch.texts, vectors)]
             written, duplicates = admitted(self, new, policy, threshold)
@@ -1103,10 +1060,6 @@ class Collection:
         if policy != "skip":
             carry_out(self, policy, found)
         return replace(result, duplicates=tuple(found))
-
-    def _present(self, ids: Sequence[str]) -> list[Record]:
-        """The records with these ids that are there."""
-        return [record for record in self.get(ids) if record is not None]
 
     def _wrote(self) -> None:
         self._upkeep.nudge(self._indexing, wrote=True)
@@ -1123,149 +1076,7 @@ class Collection:
         else:
             self._indexing.wanted.add(part)
 
-    def _asked(
-        self, query: Any, vector: Any, model: str | None, options: Mapping[str, Any]
-    ) -> tuple[list[Query], bool, SearchOptions]:
-        """What a search looks for, whether it is a batch, and how it looks; its plan counts where nothing else is said."""
-        given = self._planned(options)
-        own = {name: given.pop(name) for name in ("query", "vector") if name in given}
-        if query is None and vector is None:
-            query, vector = own.get("query"), own.get("vector")
-        wanted = options_of(given)
-        if query is None and vector is None and (wanted.steps or wanted.examples is not None):
-            return [Query()], False, wanted
-        queries, is_batch = self._queries(query, vector, model, wanted.field)
-        return queries, is_batch, wanted
-
-    def _planned(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """options with those of the plan that they name or hold. Raises QueryNotFound, InvalidQuery."""
-        given = dict(options)
-        plan, params = given.pop("plan", None), given.pop("params", None)
-        if plan is None:
-            if params:
-                raise InvalidQuery("params are of a plan; give plan=…, too", path="params")
-            return given
-        return merged(self.bound_plan(plan, params), given)
-
-    def _queries(
-        self, query: Any, vector: Any, model: str | None, field: str = VECTOR_FIELD
-    ) -> tuple[list[Query], bool]:
-        """The queries of a search, vectors checked and prepared; and whether it is a batch."""
-        texts: list[str | None] | None = None
-        if isinstance(query, str):
-            texts, is_batch = [query], False
-        elif isinstance(query, list | tuple) and query and all(isinstance(q, str) for q in query):
-            texts, is_batch = list(query), True
-        elif query is not None:
-            if vector is not None:
-                raise InvalidQuery("two vectors were given; with vector= the query itself is text")
-            vector, is_batch = query, False
-        if texts is None and vector is None:
-            raise InvalidQuery("there is no query; give text, a vector, or both")
-        if vector is None:
-            return [Query(text) for text in texts or ()], is_batch
-        self._definition.check_model(model)
-        matrix, is_batch = self._query_matrix(vector, is_batch if texts is not None else None, field)
-        if texts is None:
-            texts = [None] * len(matrix)
-        if len(texts) != len(matrix):
-            raise InvalidQuery(
-                f"{len(texts)} texts and {len(matrix)} vectors were given; give one vector for each text"
-            )
-        return [Query(text, row) for text, row in zip(texts, matrix)], is_batch
-
-    def _query_matrix(self, vector: Any, is_batch: bool | None, field: str) -> tuple[Matrix, bool]:
-        try:
-            dimensions = np.ndim(vector)
-        except ValueError:  # rows of unequal length
-            dimensions = 2
-        if dimensions == 2 and is_batch is None:
-            is_batch = True
-        matrix = as_matrix(vector if dimensions == 2 else [vector], what="the query")
-        if not len(matrix):
-            raise InvalidQuery("the batch of queries is empty; give at least one")
-        if not matrix.shape[1]:
-            raise InvalidVector("the query vector is empty")
-        _ = self.config  # its dimension may have been settled elsewhere
-        name = "the query".format if len(matrix) == 1 else "query {}".format
-        return self._engine.retrieval.prepared(matrix, field, name), bool(is_batch)
-
-    def _vectors_of_queries(self, queries: str | Sequence[str] | ArrayLike, model: str | None = None) -> Matrix:
-        """(B, D): these queries' vectors, texts embedded and mapped as in a search."""
-        known = self._engine.with_vectors(self._queries(queries, None, model)[0])
-        return np.stack([query.vector for query in known if query.vector is not None])
-
     def _miner(self, seed: int) -> Miner:
         from vecdb.adaptation.mining import Miner
 
         return Miner(self._store, self._tables, self._definition, self._memory, self._engine.retrieval, seed)
-
-    def _matching(self, where: Filter) -> list[int]:
-        """The rows, ascending, of visible records that satisfy a filter."""
-        node = parse(where)
-        snapshot = self._memory.current("attributes")
-        assert snapshot.attributes is not None
-        mask = snapshot.attributes.mask(node)
-        visible = snapshot.visible(time.time())
-        rows: list[int] = snapshot.rows[mask if visible is None else mask & visible].tolist()
-        return rows
-
-    def _record(self, db: Any, stored: StoredRecord, vectors: bool) -> Record:
-        found = self._stored.vectors_of(db, [stored.row]) if vectors else {}
-        return Record(
-            id=stored.id,
-            text=stored.text,
-            metadata=decode(stored.metadata),
-            vector=found.get(stored.row),
-            parent=stored.parent,
-            seq=stored.seq,
-            created=stored.created,
-            updated=stored.updated,
-            expires=stored.expires,
-        )
-
-
-def joined(results: Sequence[WriteResult]) -> WriteResult:
-    """The results of several batches as one."""
-    return WriteResult(
-        ids=tuple(id for result in results for id in result.ids),
-        added=sum(result.added for result in results),
-        updated=sum(result.updated for result in results),
-        unchanged=sum(result.unchanged for result in results),
-        duplicates=tuple(one for result in results for one in result.duplicates),
-    )
-
-
-def _columns(
-    ids: Any, texts: Any, vectors: Any, metadata: Any, parents: Any, seqs: Any, expires: Any
-) -> dict[str, Any]:
-    return {
-        "id": ids,
-        "text": texts,
-        "vector": vectors,
-        "metadata": metadata,
-        "parent": parents,
-        "seq": seqs,
-        "expires": expires,
-    }
-
-
-def _ids(ids: str | Sequence[str]) -> list[str]:
-    listed = [ids] if isinstance(ids, str) else list(ids)
-    for id in listed:
-        if not isinstance(id, str):
-            raise InvalidInput(f"id {id!r} is a {type(id).__name__}; ids are text")
-    return listed
-
-
-def _cursor_of(row: int) -> str:
-    return base64.urlsafe_b64encode(str(row).encode()).decode()
-
-
-def _row_of(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    try:
-        return int(base64.urlsafe_b64decode(cursor))
-    except (binascii.Error, ValueError) as error:
-        raise InvalidInput(f"cursor {cursor!r} is not one that a scan gave; pass page.cursor as it is") from error

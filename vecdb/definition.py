@@ -16,6 +16,7 @@ from vecdb.errors import CollectionNotFound, ModelMismatch, ModelUnavailable, No
 from vecdb.index.base import IndexConfig
 from vecdb.kept import Kept
 from vecdb.rerank.base import TokenEncoder
+from vecdb.storage import Store
 from vecdb.tokenizers import stemmer_version
 
 
@@ -46,6 +47,13 @@ class Definition:
             )
         if found != self._saved:
             self.config, self._saved = CollectionConfig.from_json(orjson.loads(found)), found
+
+    def settled(self, store: Store) -> CollectionConfig:
+        """The settings, read again as long as there is no dimension: others may have settled it."""
+        if self.config.dimension is None:
+            with store.read() as db:
+                self.refresh(db)
+        return self.config
 
     def settle(self, db: apsw.Connection, dimension: int, model: str | None, *, is_first: bool) -> CollectionConfig:
         """The configuration with its dimension and model, saved; the caller takes it over once the transaction is kept.

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import DimensionMismatch, DuplicateId, InvalidInput, InvalidRecord, InvalidVector
 from vecdb.metadata import encode
-from vecdb.types import Record
+from vecdb.types import Record, WriteResult
 from vecdb.vectors import Matrix, as_matrix
 
 FIELDS = ("id", "text", "vector", "metadata", "parent", "seq", "expires")
@@ -55,6 +55,19 @@ class Batch:
         return f"record {self.first + position} (id {self.ids[position]!r})"
 
 
+def columns_of(ids: Any, texts: Any, vectors: Any, metadata: Any, parents: Any, seqs: Any, expires: Any) -> Columns:
+    """The keyword columns of `add` and its like, as `batches` takes them."""
+    return {
+        "id": ids,
+        "text": texts,
+        "vector": vectors,
+        "metadata": metadata,
+        "parent": parents,
+        "seq": seqs,
+        "expires": expires,
+    }
+
+
 def batches(records: Any, columns: Columns, batch_size: int | None, *, need_ids: bool = False) -> Iterator[Batch]:
     """The input as Batches of batch_size records, or as a single one. Raises InvalidRecord; InvalidInput if it is empty."""
     if batch_size is not None and batch_size < 1:
@@ -66,6 +79,17 @@ def batches(records: Any, columns: Columns, batch_size: int | None, *, need_ids:
         yield batch
     if not first:
         raise InvalidInput("there are no records to write; give at least one")
+
+
+def joined(results: Sequence[WriteResult]) -> WriteResult:
+    """The results of several batches as one."""
+    return WriteResult(
+        ids=tuple(id for result in results for id in result.ids),
+        added=sum(result.added for result in results),
+        updated=sum(result.updated for result in results),
+        unchanged=sum(result.unchanged for result in results),
+        duplicates=tuple(one for result in results for one in result.duplicates),
+    )
 
 
 def as_timestamp(value: Any) -> float | None:

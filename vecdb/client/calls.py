@@ -505,33 +505,9 @@ def warm(name: str) -> Call[None]:
 # -- pieces that callers need too
 
 
-def columns_of(ids: Any, texts: Any, vectors: Any, metadata: Any, parents: Any, seqs: Any, expires: Any) -> Columns:
-    """The keyword columns of `add` and its like, as `records.batches` takes them."""
-    return {
-        "id": ids,
-        "text": texts,
-        "vector": vectors,
-        "metadata": metadata,
-        "parent": parents,
-        "seq": seqs,
-        "expires": expires,
-    }
-
-
 def given(**options: Any) -> Wire:
     """The options that are not None: the others keep the service's defaults."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def joined(results: Sequence[WriteResult]) -> WriteResult:
-    """The results of several batches as one. (The library's stands in `collection`, which loads the engine.)"""
-    return WriteResult(
-        ids=tuple(id for result in results for id in result.ids),
-        added=sum(result.added for result in results),
-        updated=sum(result.updated for result in results),
-        unchanged=sum(result.unchanged for result in results),
-        duplicates=tuple(one for result in results for one in result.duplicates),
-    )
 
 
 # -- pieces

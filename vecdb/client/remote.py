@@ -14,7 +14,7 @@ from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.duplicates import THRESHOLD
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
-from vecdb.records import Columns
+from vecdb.records import Columns, columns_of, joined
 from vecdb.types import (
     CollectionStats,
     Context,
@@ -196,7 +196,7 @@ class RemoteCollection:
 
         Raises InvalidInput for more than the service takes in one request, before anything of that batch is sent.
         """
-        columns = calls.columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         return self._write(
             "POST",
             records,
@@ -222,7 +222,7 @@ class RemoteCollection:
         progress: Progress | None = None,
     ) -> WriteResult:
         """As Collection.upsert; requests as in `add`."""
-        columns = calls.columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         return self._write("PUT", records, columns, calls.given(model=model), batch_size, progress)
 
     def update(
@@ -242,7 +242,7 @@ class RemoteCollection:
         progress: Progress | None = None,
     ) -> WriteResult:
         """As Collection.update: only what is given changes; requests as in `add`."""
-        columns = calls.columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         return self._write(
             "PATCH",
             records,
@@ -725,4 +725,4 @@ class RemoteCollection:
             done += len(results[-1].ids)
             if progress is not None:
                 progress(done, None)
-        return calls.joined(results)
+        return joined(results)

@@ -21,7 +21,7 @@ from vecdb.config import CollectionConfig, TextConfig, TokenConfig
 from vecdb.duplicates import THRESHOLD
 from vecdb.index.base import IndexConfig
 from vecdb.query.request import SearchKeywords, SearchPlan
-from vecdb.records import Columns
+from vecdb.records import Columns, columns_of, joined
 from vecdb.types import (
     CollectionStats,
     Context,
@@ -204,7 +204,7 @@ class AsyncRemoteCollection:
 
         Raises InvalidInput for more than the service takes in one request, before anything of that batch is sent.
         """
-        columns = calls.columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         return await self._write(
             "POST",
             records,
@@ -230,7 +230,7 @@ class AsyncRemoteCollection:
         progress: Progress | None = None,
     ) -> WriteResult:
         """As Collection.upsert; requests as in `add`."""
-        columns = calls.columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         return await self._write("PUT", records, columns, calls.given(model=model), batch_size, progress)
 
     async def update(
@@ -250,7 +250,7 @@ class AsyncRemoteCollection:
         progress: Progress | None = None,
     ) -> WriteResult:
         """As Collection.update: only what is given changes; requests as in `add`."""
-        columns = calls.columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
+        columns = columns_of(ids, texts, vectors, metadata, parents, seqs, expires)
         return await self._write(
             "PATCH",
             records,
@@ -740,7 +740,7 @@ class AsyncRemoteCollection:
             if progress is not None:
                 progress(done, None)
         await self._settle_dimension()
-        return calls.joined(results)
+        return joined(results)
 
     async def _settle_dimension(self) -> None:
         if self._config.dimension is None:
