@@ -197,6 +197,31 @@ class BatchReranker:
         return self.rerank_batch([Task(query, candidates, k)], Context())[0]
 
 
+class TextReranker(BatchReranker):
+    """The base of those that read texts: give it `rerank_texts`. A query without text (a vector alone), or candidates none of
+    which has one, are nothing to read: no model is asked, and the order that was given is kept.
+    """
+
+    def rerank_texts(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
+        """`rerank_batch` for tasks that can be read: their query has text, and so has one of their candidates at least."""
+        raise NotImplementedError
+
+    def rerank_batch(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
+        missing = [_unread(task) for task in tasks]
+        read = [task for task, why in zip(tasks, missing) if why is None]
+        answers = iter(self.rerank_texts(read, context) if read else [])
+        return [next(answers) if why is None else as_given(task, why) for task, why in zip(tasks, missing)]
+
+
+def _unread(task: Task) -> str | None:
+    """Why there is nothing for a reader in it."""
+    if not task.candidates:
+        return "there are no candidates"
+    if not task.query.strip():
+        return "the query has no text"
+    return None if any(candidate.text for candidate in task.candidates) else "no candidate has text"
+
+
 class OneByOne(BatchReranker):
     """Any object with rerank(query, candidates, k) as a BatchReranker; one query's failure is not another's."""
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import InvalidQuery, ModelUnavailable
-from vecdb.rerank.base import BatchReranker, Context, Reranked, Task, by_score
+from vecdb.rerank.base import Context, Reranked, Task, TextReranker, by_score
 from vecdb.rerank.listwise.reranker import at_least
 from vecdb.rerank.models.loading import best_device, load_classifier
 
 
-class CrossEncoder(BatchReranker):
+class CrossEncoder(TextReranker):
     """model: a sequence classifier of transformers by its name or folder, such as "cross-encoder/ms-marco-MiniLM-L6-v2", or a
     (model, tokenizer) pair. A model of one label gives its score; of two, how far "relevant" (the second) is ahead.
 
@@ -32,7 +32,7 @@ class CrossEncoder(BatchReranker):
         self._loaded: tuple[Any, Any] | None = None if isinstance(model, str) else model
         self._lock = Lock()
 
-    def rerank_batch(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
+    def rerank_texts(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
         pairs = [(task.query, candidate.text or "") for task in tasks for candidate in task.candidates]
         scores, tokens = self.scores(pairs, context)
         answers, start = [], 0
@@ -57,8 +57,6 @@ class CrossEncoder(BatchReranker):
         import torch
 
         scores = np.zeros(len(pairs))
-        if not pairs:
-            return scores, np.zeros(0, np.int64)
         limit = min(self.max_tokens, getattr(model.config, "max_position_embeddings", self.max_tokens))
         read = tokenizer(
             [query for query, _ in pairs], [text for _, text in pairs], truncation="longest_first", max_length=limit

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.errors import InvalidQuery, ModelUnavailable
-from vecdb.rerank.base import BatchReranker, Context, Need, Reranked, Task, by_score
+from vecdb.rerank.base import Context, Need, Reranked, Task, TextReranker, by_score
 from vecdb.rerank.listwise.reranker import at_least
 from vecdb.rerank.models.encoder import EmbedderAsEncoder, ListwiseEncoder, TextEncoder, unit
 from vecdb.rerank.models.loading import best_device, load_encoder
@@ -23,7 +23,7 @@ from vecdb.types import Vector
 _WITHOUT_VECTOR = -2.0  # below any cosine
 
 
-class E2Rank(BatchReranker):
+class E2Rank(TextReranker):
     """model: an encoder of transformers by its name or folder, whose vectors the collection stores (a trained E2Rank model, for
     one), or an object with `encode_listwise`; None for the collection's own embedding model. feedback: how many candidates the
     query shows. A candidate without a stored vector comes last.
@@ -40,14 +40,12 @@ class E2Rank(BatchReranker):
         self._loaded: ListwiseEncoder | None = None if isinstance(model, str) else model
         self._lock = Lock()
 
-    def rerank_batch(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
+    def rerank_texts(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
         encoder = self._encoder(context)
         context.limit.check()
-        asked = [task for task in tasks if task.candidates]
-        passages = [[c.text or "" for c in task.candidates[: self.feedback]] for task in asked]
-        vectors, tokens = encoder.encode_listwise([task.query for task in asked], passages)
-        made = iter(zip(vectors, tokens))
-        return [self._ranked(task, *next(made)) if task.candidates else Reranked(()) for task in tasks]
+        passages = [[c.text or "" for c in task.candidates[: self.feedback]] for task in tasks]
+        vectors, tokens = encoder.encode_listwise([task.query for task in tasks], passages)
+        return [self._ranked(task, vector, read) for task, vector, read in zip(tasks, vectors, tokens)]
 
     def _encoder(self, context: Context) -> ListwiseEncoder:
         if self._given is None:
@@ -75,9 +73,10 @@ class E2Rank(BatchReranker):
         counters: dict[str, Any] = {
             "calls": 1,
             "forward_passes": 1,
-            "prompt_tokens": tokens,
             "decoded_tokens": 0,
             "documents": min(self.feedback, len(stored)),
             "scored": len(stored),
         }
+        if tokens:  # 0: the encoder does not know
+            counters["prompt_tokens"] = tokens
         return Reranked(by_score(scores.tolist(), task.k), counters)

@@ -24,6 +24,7 @@ import orjson
 
 from vecdb.errors import InvalidQuery
 from vecdb.rerank.base import BatchReranker, OneByOne, Reranker
+from vecdb.rerank.options import check_options
 
 OneSpec = str | Mapping[str, Any] | Reranker | BatchReranker
 RerankSpec = OneSpec | Sequence[OneSpec]
@@ -37,6 +38,7 @@ KINDS: dict[str, str] = {
     "feedback": "vecdb.rerank.feedback:Feedback",
     "first": "vecdb.rerank.listwise.first:First",
     "sliding": "vecdb.rerank.listwise.written:Sliding",
+    "listwise": "vecdb.rerank.listwise.written:Sliding",  # the field's word for it; reports call it sliding
     "full": "vecdb.rerank.listwise.written:Full",
     "group": "vecdb.rerank.listwise.group:Groupwise",
     "setwise": "vecdb.rerank.listwise.setwise:Setwise",
@@ -100,7 +102,9 @@ def _stage(given: Any) -> Stage:
         given = {"kind": given}
     if isinstance(given, Mapping):
         options = dict(given)
-        name = options.pop("kind", None)
+        if "kind" not in options:
+            raise InvalidQuery(f"rerank is {options!r}, which has no 'kind'; give one of {', '.join(KINDS)}")
+        name = options.pop("kind")
         top, deadline_ms = options.pop("top", None), options.pop("deadline_ms", None)
         if top is not None and (not isinstance(top, int) or isinstance(top, bool) or not 1 <= top <= _MOST_CANDIDATES):
             raise InvalidQuery(f"top of rerank is {top!r}; it must be a whole number from 1 to {_MOST_CANDIDATES:,}")
@@ -141,9 +145,12 @@ def _remembered(name: str, options: bytes) -> BatchReranker:
 def _new(name: str, options: dict[str, Any]) -> BatchReranker:
     module, _, attribute = KINDS[name].partition(":")
     kind = getattr(importlib.import_module(module), attribute)
+    check_options(name, kind, options)
     try:
         made: BatchReranker = kind(**options)
-    except TypeError as error:
+    except InvalidQuery:
+        raise
+    except (TypeError, ValueError) as error:  # of a list or an object that holds something else than it should
         raise InvalidQuery(f"rerank {name!r} does not take {options!r}: {error}") from error
     return made
 

@@ -10,12 +10,12 @@ from threading import Lock
 from typing import Any
 
 from vecdb.errors import InvalidQuery, ModelUnavailable
-from vecdb.rerank.base import BatchReranker, Context, Ranked, Reranked, Task, by_score
+from vecdb.rerank.base import Context, Ranked, Reranked, Task, TextReranker, by_score
 from vecdb.rerank.listwise.reranker import at_least
 from vecdb.rerank.models.loading import best_device, needed
 
 
-class Mvp(BatchReranker):
+class Mvp(TextReranker):
     """model: the folder of a trained `models.multiview.MultiView`, or one. max_tokens: of query, passage and views together.
 
     batch: passages of like length that are read at once. The detail of each hit has its score by each view.
@@ -31,14 +31,13 @@ class Mvp(BatchReranker):
         self._loaded: Any = None if isinstance(model, str) else model
         self._lock = Lock()
 
-    def rerank_batch(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
+    def rerank_texts(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
         network = self._load()
         import torch
 
         ids = [
             own
             for task in tasks
-            if task.candidates
             for own in network.ids(task.query, [c.text or "" for c in task.candidates], self.max_tokens)
         ]
         read: list[Any] = [None] * len(ids)
@@ -60,8 +59,6 @@ class Mvp(BatchReranker):
     def _ranked(task: Task, network: Any, read: Sequence[Any], ids: Sequence[Sequence[int]]) -> Reranked:
         import torch
 
-        if not read:
-            return Reranked(())
         views = network.view_scores(torch.stack(list(read))).double().cpu().numpy()
         ranked = by_score(views.mean(1).tolist(), task.k)
         counters = {

@@ -117,7 +117,8 @@ class RelevanceTime(BatchReranker):
         order = np.lexsort((-r, -scores))[: task.k]  # a prior may be 0, and then relevance alone decides
         details = [{"relevance": float(a), "recency": float(b)} for a, b in zip(r, c)]
         ranked = tuple(Ranked(places[i], float(scores[i]), details[i]) for i in order.tolist())
-        counters: dict[str, Any] = {"prior": "half-life" if self._prior is None else "fitted"}
+        undated = int(np.isnan(moments).sum())
+        counters: dict[str, Any] = {"prior": "half-life" if self._prior is None else "fitted", "undated": undated}
         if self.as_of is not None:
             counters["after_as_of"] = len(task.candidates) - len(places)
         return Reranked(ranked, counters, kept)

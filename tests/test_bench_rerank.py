@@ -87,3 +87,18 @@ def test_work_and_differences_are_counted(monkeypatch: pytest.MonkeyPatch) -> No
     assert (
         0 < line["low"] == pytest.approx(line["difference"]) == pytest.approx(line["high"])
     )  # the same for each query
+
+
+def test_the_engines_fusion_by_ranks_gives_the_hybrid_lists() -> None:
+    from bench.rerank.states import fused, hybrid
+    from bench.retrieval.sets import Lists, QueryLists
+    from vecdb.query.fusion import Rrf
+
+    rng = np.random.default_rng(3)
+    near, words = (rng.permutation(40)[:12].astype(np.int32) for _ in range(2))
+    falling = np.linspace(2.0, 1.0, 12)
+    query = QueryLists("q", "red apple", near, falling, words, falling, ("red", "appl"), np.array([3, 4]))
+    lists = Lists("made", "made", 40, [query], [{int(near[0]): 1}])
+    (expected,), (found,) = hybrid(lists), fused(lists, Rrf())
+    assert dict(found) == pytest.approx(dict(expected))
+    assert [score for _, score in found] == sorted(dict(found).values(), reverse=True)

@@ -92,7 +92,7 @@ class Space:
         work = {
             "ms": 1e3 * taken / max(1, len(asked)),
             "forward_passes": float(np.mean([a.counters["forward_passes"] for a in answers])),
-            "prompt_tokens": float(np.mean([a.counters["prompt_tokens"] for a in answers])),
+            "prompt_tokens": float(np.mean([a.counters.get("prompt_tokens", 0) for a in answers])),
         }
         return orders, work
 

@@ -16,11 +16,12 @@ import numpy as np
 
 from bench.data import data_folder
 from bench.intervals import mean_interval
-from bench.rerank.states import States, hybrid, states_of
+from bench.rerank.states import States, fused, hybrid, states_of
 from bench.retrieval.sets import Lists, lists_of, load, vectors_of
 from vecdb.evaluation import evaluate_run
 from vecdb.index.maxsim import maxsim
 from vecdb.judged import load_judged
+from vecdb.query.fusion import Fusion
 from vecdb.rerank.models.loading import best_device
 from vecdb.rerank.projection import Head, HeadConfig
 from vecdb.rerank.training.projection import Recipe, Slate, taught_by_states, train_head
@@ -54,10 +55,11 @@ class Set:
     states: States
 
     @classmethod
-    def of(cls, name: str) -> Set:
+    def of(cls, name: str, fusion: Fusion | None = None) -> Set:
+        """By reciprocal rank fusion, or by a fusion as the engine applies it."""
         judged = load(name)
         lists = lists_of(judged)
-        candidates = hybrid(lists)
+        candidates = hybrid(lists) if fusion is None else fused(lists, fusion)
         wanted = [document for query in candidates for document, _ in query[:_LOOKED_AT]]
         return cls(name, lists, candidates, states_of(judged, wanted, list(judged.queries.values()), "lists"))
 

@@ -15,6 +15,7 @@ from bench.rerank.heads import Set
 from bench.rerank.states import states_of
 from bench.retrieval.candidates import read_run
 from bench.retrieval.sets import QueryLists, lists_of, load, vectors_of
+from vecdb.query.fusion import Adaptive, Fusion
 from vecdb.rerank.base import BatchReranker, Candidate, Context, Ranked, Task, TokenEncoder
 from vecdb.rerank.blend import Blend
 from vecdb.rerank.cosine import Cosine
@@ -29,29 +30,33 @@ RERANKERS: dict[str, BatchReranker] = {
     "maxsim": MaxSim(),
     "maxsim + cosine": Blend(lists={}),
     "blend": Blend(),
+    "blend with the first stage": Blend(given=1.0),
     "maxsim, alpha 0.3": MaxSim(alpha=0.3),
     "maxsim, beta 8": MaxSim(beta=8),
 }
+# A search's own fusion learned its weights on these collections' judgements: to reranking it is the harder start.
+FIRST_STAGES: dict[str, Fusion | None] = {"RRF": None, "adaptive": Adaptive()}
 ALPHAS: tuple[float | None, ...] = (None, 0.3, 0.2, 0.15, 0.1, 0.05, 0.025)
 BETAS: tuple[int | None, ...] = (None, 2, 4, 8, 16, 32)
 
 
-def compared(name: str, looked_at: int = 50) -> Iterator[Line]:
+def compared(name: str, first_stage: str = "RRF", looked_at: int = 50) -> Iterator[Line]:
     """Each reranker on the hybrid candidates of one collection, with its difference to the first stage's order."""
-    judged, documents, queries = Set.of(name), *vectors_of(load(name))
+    judged, documents, queries = Set.of(name, FIRST_STAGES[first_stage]), *vectors_of(load(name))
     encoder = _Stored(judged)
     candidates = [query[:looked_at] for query in judged.candidates]
     first = judged.ndcg([found[:10] for found in candidates])
-    yield _line(name, "first stage (RRF)", first, first, {"documents": looked_at})
+    told = {"first_stage": first_stage}
+    yield _line(name, f"first stage ({first_stage})", first, first, {"documents": looked_at, **told})
     for alone, lists in _single(judged).items():
-        yield _line(name, alone, judged.ndcg(lists), first, {})
+        yield _line(name, alone, judged.ndcg(lists), first, told)
     for label, reranker in RERANKERS.items():
         tasks = [
             Task(query.text, _candidates(encoder, found, query, documents), 10, vector)
             for query, found, vector in zip(judged.lists.queries, candidates, queries)
         ]
         orders, work = _ordered(reranker, tasks, encoder)
-        yield _line(name, label, judged.ndcg(orders), first, work)
+        yield _line(name, label, judged.ndcg(orders), first, {**work, **told})
 
 
 def pruning(name: str, run: str) -> Iterator[Line]:

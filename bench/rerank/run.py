@@ -65,12 +65,13 @@ def _maxsim(given: argparse.Namespace) -> Iterator[Line]:
 
 
 def _quality(given: argparse.Namespace) -> Iterator[Line]:
-    from bench.rerank.quality import compared, encoding_ms
+    from bench.rerank.quality import FIRST_STAGES, compared, encoding_ms
 
     sets = given.sets or SETS
     yield from encoding_ms(sets)
     for name in sets:
-        yield from compared(name)
+        for first_stage in FIRST_STAGES:
+            yield from compared(name, first_stage)
 
 
 def _pruning(given: argparse.Namespace) -> Iterator[Line]:
@@ -160,6 +161,7 @@ def _quality_table(lines: list[Line]) -> Table:
     rows = tuple(
         (
             Cell(line["set"]),
+            Cell(line.get("first_stage", "-")),
             Cell(line["way"]),
             Cell(f"{line['ndcg']:.3f}" if "ndcg" in line else "-"),
             Cell(f"{line['difference']:+.3f} ({line['low']:+.3f} … {line['high']:+.3f})" if "low" in line else "-"),
@@ -169,7 +171,9 @@ def _quality_table(lines: list[Line]) -> Table:
         for line in lines
     )
     return Table(
-        "Reranking 50 hybrid candidates", ("set", "way", "nDCG@10", "to the first stage", "scored", "ms a query"), rows
+        "Reranking 50 hybrid candidates",
+        ("set", "first stage", "way", "nDCG@10", "to the first stage", "scored", "ms a query"),
+        rows,
     )
 
 

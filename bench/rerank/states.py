@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import CACHE
+from bench.retrieval.measure import by_fusion
 from bench.retrieval.sets import Judged, Lists
+from vecdb.query.fusion import Fusion
 
 Array = NDArray[Any]
 DEPTH = 100  # candidates of a query
@@ -35,6 +37,13 @@ def hybrid(lists: Lists) -> list[list[tuple[int, float]]]:
                 scores[document] = scores.get(document, 0.0) + 1.0 / (60 + rank)
         found.append(sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:DEPTH])
     return found
+
+
+def fused(lists: Lists, fusion: Fusion) -> list[list[tuple[int, float]]]:
+    """As `hybrid`, by a fusion."""
+    rank = by_fusion(fusion, lists.documents)
+    found = (rank(query, DEPTH) for query in lists.queries)
+    return [list(zip(ranking.rows.tolist(), ranking.scores.tolist())) for ranking in found]
 
 
 def states_of(judged: Judged, wanted: Sequence[int], queries: Sequence[str], label: str) -> States:

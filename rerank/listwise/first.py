@@ -47,6 +47,7 @@ class First(ListwiseReranker[Permutation, Order]):
         if not 1 <= step <= window:
             raise InvalidQuery(f"step is {step!r}; it must be between 1 and window ({window})")
         at_least(1, passage_tokens=passage_tokens, shuffles=shuffles)
+        at_least(0, seed=seed)
         self.window, self.step = window, step
         self.passage_tokens, self.shuffles, self.seed = passage_tokens, shuffles, seed
 

@@ -44,6 +44,7 @@ class Groupwise(ListwiseReranker["list[float] | None", GroupScores]):
     ) -> None:
         super().__init__(model)
         at_least(1, group_size=group_size, rounds=rounds, reply_tokens=reply_tokens, passage_tokens=passage_tokens)
+        at_least(0, seed=seed)
         if not 0.0 <= blend <= 1.0:
             raise InvalidQuery(
                 f"blend is {blend!r}; it must be between 0 (the model alone) and 1 (the first stage alone)"

@@ -8,10 +8,10 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from vecdb.errors import InvalidQuery
-from vecdb.rerank.base import BatchReranker, Context, Ranked, Reranked, Task
+from vecdb.rerank.base import Context, Ranked, Reranked, Task, TextReranker
 from vecdb.rerank.listwise.engine import Judge, Outcome, Plan, run
 from vecdb.rerank.models.base import ChatModel
-from vecdb.rerank.models.loading import ModelSpec, load_chat
+from vecdb.rerank.models.loading import ModelSpec, chat_spec, load_chat
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -19,11 +19,11 @@ R = TypeVar("R")
 __all__ = ["ListwiseReranker", "ModelSpec", "at_least", "by_rank"]
 
 
-class ListwiseReranker(BatchReranker, Generic[A, R]):
+class ListwiseReranker(TextReranker, Generic[A, R]):
     """A method by its plan, its judge and what it makes of the outcome. model: as `load_chat` takes it, loaded when used."""
 
     def __init__(self, model: ModelSpec) -> None:
-        self._spec = model
+        self._spec = chat_spec(model)
         self._model: ChatModel | None = None
         self._lock = Lock()
 
@@ -36,7 +36,7 @@ class ListwiseReranker(BatchReranker, Generic[A, R]):
     @abstractmethod
     def answer(self, task: Task, outcome: Outcome[R]) -> Reranked: ...
 
-    def rerank_batch(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
+    def rerank_texts(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
         model = self.load()
         outcomes = run(
             [self.plan(task, model) for task in tasks],

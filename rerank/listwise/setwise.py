@@ -47,6 +47,7 @@ class Setwise(ListwiseReranker[Pick, Order]):
         if method not in _METHODS:
             raise InvalidQuery(f"method is {method!r}; it must be one of {', '.join(_METHODS)}")
         at_least(2, set_size=set_size)
+        at_least(0, seed=seed)
         at_least(1, votes=votes, reply_tokens=reply_tokens, passage_tokens=passage_tokens)
         if not 0.0 <= fuse <= 1.0:
             raise InvalidQuery(

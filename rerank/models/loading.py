@@ -46,13 +46,23 @@ def load_chat(spec: ModelSpec) -> ChatModel:
     with the methods of `ChatModel`, which is given back.
     Raises InvalidQuery, MissingExtra, ModelUnavailable.
     """
-    if spec is None:
-        spec = OFFLINE_CHAT
+    spec = chat_spec(spec)
     if isinstance(spec, str):
         return _chat_by_name(spec)
-    if all(callable(getattr(spec, name, None)) for name in ("first_token", "generate", "lengths", "cut")):
-        model: ChatModel = spec
-        return model
+    model: ChatModel = spec
+    return model
+
+
+def chat_spec(spec: ModelSpec) -> ModelSpec:
+    """What `load_chat` takes, the default for None. Nothing is loaded. Raises InvalidQuery for what can be no model."""
+    if spec is None:
+        return OFFLINE_CHAT
+    if spec == "":
+        raise InvalidQuery(f"model is an empty string; name one, such as {OFFLINE_CHAT!r}")
+    if isinstance(spec, str) or all(
+        callable(getattr(spec, name, None)) for name in ("first_token", "generate", "lengths", "cut")
+    ):
+        return spec
     raise InvalidQuery(
         f"model is a {type(spec).__name__}; give a name such as {OFFLINE_CHAT!r}, 'FILE.gguf' or 'openai:MODEL@URL', or an "
         "object with first_token, generate, lengths and cut"
@@ -61,8 +71,6 @@ def load_chat(spec: ModelSpec) -> ChatModel:
 
 @lru_cache(8)
 def _chat_by_name(name: str) -> ChatModel:
-    if not name:
-        raise InvalidQuery(f"model is an empty string; name one, such as {OFFLINE_CHAT!r}")
     if name.startswith("openai:"):
         from vecdb.rerank.models.openai import OpenAiChat
 

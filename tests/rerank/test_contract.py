@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -232,3 +233,85 @@ def test_a_reranker_of_the_users_works_outside_a_search() -> None:
     assert [r.position for r in Recorder().rerank("q", candidates, 1)] == [1]
     answer = OneByOne(Recorder()).rerank("q", candidates, 2)
     assert (len(answer), answer[0].position, answer.kept) == (2, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"top": 3}, "no 'kind'"),
+        ({"kind": "maxsim", "alpah": 0.3}, "no option 'alpah'; it has alpha, beta"),
+        ({"kind": "feedback"}, "needs the option 'by'"),
+        ({"kind": "first", "window": "20"}, "window of rerank 'first' is '20'; it must be a whole number"),
+        ({"kind": "first", "window": 20.0}, "must be a whole number"),
+        ({"kind": "first", "shuffles": None}, "must be a whole number"),
+        ({"kind": "first", "seed": -1}, "at least 0"),
+        ({"kind": "first", "model": 5}, "model is a int"),
+        ({"kind": "first", "model": ""}, "empty string"),
+        ({"kind": "sliding", "window": "all"}, "must be a whole number or left out"),
+        ({"kind": "sliding", "letters": "yes"}, "must be true or false"),
+        ({"kind": "group", "blend": True}, "must be a number"),
+        ({"kind": "setwise", "method": ["heapsort"]}, "must be one of heapsort, bubblesort"),
+        ({"kind": "relevance_x_time", "time_field": 3}, "must be a text"),
+        (
+            {
+                "kind": "relevance_x_time",
+                "time_field": "d",
+                "span": [0, 9],
+                "time_prior": {"u": "ab", "values": [1, 2]},
+            },
+            "ab",
+        ),
+        ({"kind": "blend", "weights": 5}, "does not take"),
+    ],
+)
+def test_an_option_of_the_wrong_type_is_refused_with_what_it_must_be(spec: dict[str, Any], told: str) -> None:
+    with pytest.raises(vecdb.InvalidQuery) as raised:
+        stages_of(spec)
+    assert told in str(raised.value)
+    assert "__init__" not in str(raised.value)
+
+
+def test_every_kind_takes_its_own_defaults_as_options() -> None:
+    """What the annotations say and what the defaults are agree, so that a default that is written out is not refused."""
+    needed = {"relevance_x_time": {"time_field": "d"}, "feedback": {"by": "cosine"}}
+    for name, place in KINDS.items():
+        module, _, attribute = place.partition(":")
+        taken = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
+        plain = (bool, int, float, str, type(None))
+        defaults = {o: p.default for o, p in taken.items() if isinstance(p.default, plain)}
+        stages_of({"kind": name, **defaults, **needed.get(name, {})})
+
+
+def test_the_fields_word_for_windows_of_a_model_is_a_kind() -> None:
+    (first, second) = stages_of(["maxsim", {"kind": "listwise", "top": 20, "model": "nowhere.gguf"}])
+    assert type(second.reranker) is type(reranker_of("sliding"))
+    assert (first.top, second.top) == (None, 20)
+
+
+class Unasked:
+    """Stands in for any model; must not be asked."""
+
+    context = 100
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *a, **k: pytest.fail(f"the model was asked: {name}")
+
+
+@pytest.mark.parametrize("kind", ["first", "sliding", "full", "group", "setwise", "mvp", "e2rank", "cross-encoder"])
+def test_readers_of_texts_keep_the_order_where_there_is_nothing_to_read(kind: str) -> None:
+    unasked: Any = (Unasked(), Unasked()) if kind == "cross-encoder" else Unasked()
+    reader = reranker_of({"kind": kind, "model": unasked})
+    texts = [Candidate("a", "red", 2.0), Candidate("b", "blue", 1.0)]
+    bare = [Candidate("a", None, 2.0), Candidate("b", "", 1.0)]
+    for query, given, why in (("", texts, "the query has no text"), ("red", bare, "no candidate has text")):
+        answer = reader.rerank(query, given, 2)
+        assert ([r.position for r in answer], answer.kept) == ([0, 1], why)
+    assert len(reader.rerank("red", [], 2)) == 0
+
+
+def test_a_search_by_vector_alone_is_not_reordered_by_a_reader_of_texts(docs: vecdb.Collection) -> None:
+    spec = {"kind": "first", "model": Unasked()}
+    vector = WordEmbedder().embed_query("red")
+    plain, hits = docs.search(vector=vector, k=3), docs.search(vector=vector, k=3, rerank=spec)
+    assert [hit.id for hit in hits] == [hit.id for hit in plain]
+    assert next(s for s in hits.trace if s.stage == "rerank").detail["failed"] == "the query has no text"
