@@ -1,7 +1,7 @@
 """Several opinions at once: scores of rerankers and of the first stage's lists, brought to one scale and added.
 
-The default adds MaxSim of stored tokens, cosine of stored embeddings and, half as much, BM25: weights that were chosen on DL21.
-What they do elsewhere is in docs/late_interaction.md.
+The default adds the scores of the stage before, MaxSim of stored tokens, cosine of stored embeddings and, half as much, BM25:
+weights that were chosen on DL21. What they do elsewhere is in docs/late_interaction.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Blend(BatchReranker):
     of: Sequence[Any] = ("maxsim", "cosine")
     weights: Sequence[float] | None = None
     lists: Mapping[str, float] = field(default_factory=lambda: {"text": 0.5})
-    given: float = 0.0
+    given: float = 1.0
     _parts: tuple[tuple[str, BatchReranker, float], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

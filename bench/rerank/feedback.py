@@ -74,7 +74,7 @@ def _taught(judged: Judged, lists: Lists, documents: Any, queries: Any) -> Itera
     yield _line(judged, "before", before, before, about, measure)
     grades = {query.id: own for query, own in zip(lists.queries, lists.grades)}
     teachers: dict[str, Any] = {
-        "cosine and BM25": Blend(of=("cosine",), lists={"text": 1.0}),
+        "cosine and BM25": Blend(of=("cosine",), lists={"text": 1.0}, given=0.0),
         "judgements": ByGrade(grades),
         "chance": ByChance(),
     }

@@ -28,9 +28,9 @@ Order = list[tuple[int, float]]
 RERANKERS: dict[str, BatchReranker] = {
     "cosine": Cosine(),
     "maxsim": MaxSim(),
-    "maxsim + cosine": Blend(lists={}),
-    "blend": Blend(),
-    "blend with the first stage": Blend(given=1.0),
+    "maxsim + cosine": Blend(lists={}, given=0.0),
+    "blend without the first stage": Blend(given=0.0),
+    "blend with the first stage": Blend(),
     "maxsim, alpha 0.3": MaxSim(alpha=0.3),
     "maxsim, beta 8": MaxSim(beta=8),
 }

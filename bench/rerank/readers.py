@@ -40,7 +40,7 @@ class Remembering(BatchReranker):
 
 def study(cross_encoders: Sequence[str], views: Sequence[str], names: Sequence[str], queries: int) -> Iterator[Line]:
     """Each folder alone and with the first stage's lists, as `Blend` adds them; differences to the first stage."""
-    ways: dict[str, BatchReranker] = {"lists, blended": Blend(of=(), lists=_LISTS)}
+    ways: dict[str, BatchReranker] = {"lists, blended": Blend(of=(), lists=_LISTS, given=0.0)}
     for kind, folders in (("cross-encoder", cross_encoders), ("mvp", views)):
         for folder in folders:
             one: BatchReranker = (
@@ -50,7 +50,7 @@ def study(cross_encoders: Sequence[str], views: Sequence[str], names: Sequence[s
             )
             one = Remembering(one)
             ways[f"{kind}: {Path(folder).name}"] = one
-            ways[f"{kind} and lists: {Path(folder).name}"] = Blend(of=(one,), weights=(2.0,), lists=_LISTS)
+            ways[f"{kind} and lists: {Path(folder).name}"] = Blend(of=(one,), weights=(2.0,), lists=_LISTS, given=0.0)
     for name in names:
         yield from _compared(name, ways, queries)
 

@@ -48,14 +48,14 @@ THREE = task(({"a": 1.0, "b": 0.0}, {"text": 3.0}), ({"a": 0.0, "b": 1.0}, {}), 
 
 
 def test_scores_are_standardised_and_weighted() -> None:
-    assert places(Blend([Scores("a"), Scores("b")], lists={}), THREE) == [2, 0, 1]
-    assert places(Blend([Scores("b")], lists={}), THREE) == [1, 2, 0]
-    assert places(Blend([Scores("b")], lists={"text": 10}), THREE) == [
+    assert places(Blend([Scores("a"), Scores("b")], lists={}, given=0), THREE) == [2, 0, 1]
+    assert places(Blend([Scores("b")], lists={}, given=0), THREE) == [1, 2, 0]
+    assert places(Blend([Scores("b")], lists={"text": 10}, given=0), THREE) == [
         0,
         1,
         2,
     ]  # who is not in a list has its lowest score
-    assert places(Blend([], lists={}, given=1), THREE) == [0, 1, 2]
+    assert places(Blend([], lists={}), THREE) == [0, 1, 2]  # the order of the stage before
     assert len(places(Blend([Scores("a")], lists={}), task(*[({"a": 1.0}, {})] * 5, k=2))) == 2
 
 
@@ -79,7 +79,7 @@ def test_standard_scores_of_anything() -> None:
 
 
 def test_a_part_that_fails_is_left_out_and_all_that_fail_keep_the_order() -> None:
-    answer = Blend([Broken(), Scores("b")], lists={}).rerank_batch([THREE], Context())[0]
+    answer = Blend([Broken(), Scores("b")], lists={}, given=0).rerank_batch([THREE], Context())[0]
     assert [r.position for r in answer] == [1, 2, 0]
     assert answer.kept is None
     assert answer.counters["left_out"] == ["Broken: RuntimeError: gone"]
@@ -103,7 +103,7 @@ def test_what_a_part_drops_stays_dropped() -> None:
         {"weights": [1]},
         {"weights": [-1, 1]},
         {"lists": {"words": 1}},
-        {"of": [], "lists": {}},
+        {"of": [], "lists": {}, "given": 0},
         {"of": [{"kind": "cosine", "top": 3}]},
     ],
 )
@@ -117,7 +117,10 @@ def test_in_a_search_the_lists_have_their_say() -> None:
         docs = db.collection("d", dimension=2)
         docs.add(ids=["a", "b"], texts=["red red", "red and blue and green"], vectors=[[0, 1], [1, 0]])
         query = {"query": "red", "vector": [1, 0]}
-        assert docs.search(**query, rerank={"kind": "blend", "of": ["cosine"], "lists": {}}).ids == ["b", "a"]  # type: ignore[arg-type]
+        assert docs.search(**query, rerank={"kind": "blend", "of": ["cosine"], "lists": {}, "given": 0}).ids == [
+            "b",
+            "a",
+        ]  # type: ignore[arg-type]
         by_words = docs.search(**query, rerank={"kind": "blend", "of": ["cosine"], "lists": {"text": 9}})  # type: ignore[arg-type]
         assert by_words.ids == ["a", "b"]
         hits = docs.search(**query, rerank="blend")  # type: ignore[arg-type]
