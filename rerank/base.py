@@ -177,12 +177,13 @@ class BatchReranker:
     """The base of ours: give it `rerank_batch`.
 
     needs: what it must have of each candidate. drops: it leaves candidates out on purpose, so that none which it did not see may
-    follow the ones it gives. refines: it has `refine`.
+    follow the ones it gives. refines: it has `refine`. is_absolute: its scores are from 0 to 1 and mean the same for every query.
     """
 
     needs: frozenset[Need] = frozenset()
     drops: bool = False
     refines: bool = False
+    is_absolute: bool = False
 
     def rerank_batch(self, tasks: Sequence[Task], context: Context) -> list[Reranked]:
         """The answer to each task, in their order. What it raises keeps the given order for all of them."""

@@ -40,6 +40,7 @@ KINDS: dict[str, str] = {
     "sliding": "vecdb.rerank.listwise.written:Sliding",
     "listwise": "vecdb.rerank.listwise.written:Sliding",  # the field's word for it; reports call it sliding
     "full": "vecdb.rerank.listwise.written:Full",
+    "graded": "vecdb.rerank.listwise.graded:Graded",
     "group": "vecdb.rerank.listwise.group:Groupwise",
     "setwise": "vecdb.rerank.listwise.setwise:Setwise",
     "mvp": "vecdb.rerank.mvp:Mvp",

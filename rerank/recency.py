@@ -23,8 +23,10 @@ _NO_SCORES = np.zeros(0)
 class RelevanceTime(BatchReranker):
     """Relevance times recency. as_of: nothing dated later comes back, nor anything undated. With a span (start, end) and a
     time_prior (`fit_time_prior`), recency is the prior where the record lies in the span; without, it halves every half_life_days
-    before as_of (or now), and never falls below floor. relevance: another reranker whose scores are brought to 0 … 1 over the
-    candidates, a function (query, text) -> 0 … 1 or grades 0 … 4 with grades=True; None: the scores of the stage before.
+    before as_of (or now), and never falls below floor.
+
+    relevance: another reranker, such as "graded", whose scores are brought to 0 … 1 over the candidates unless they are so by
+    themselves; a function (query, text) -> 0 … 1, or grades 0 … 4 with grades=True; None: the scores of the stage before.
     """
 
     time_field: str
@@ -95,7 +97,12 @@ class RelevanceTime(BatchReranker):
             except Exception as error:  # as_of holds whatever happens to a model
                 why = f"{type(error).__name__}: {error}"
                 return [(_to_unit(_scores(task)), why) for task in tasks]
-            return [(_scores_of(answer, len(task.candidates)), answer.kept) for task, answer in zip(tasks, answers)]
+            absolute = self._inner.is_absolute
+            return [
+                # An order that was only kept has the scores of the stage before, whatever their scale.
+                (_scores_of(answer, len(task.candidates), absolute and answer.kept is None), answer.kept)
+                for task, answer in zip(tasks, answers)
+            ]
         if callable(self.relevance):
             return [self._asked(self.relevance, task, context) for task in tasks]
         return [(_to_unit(_scores(task)), None) for task in tasks]
@@ -142,11 +149,12 @@ def _to_unit(scores: Floats) -> Floats:
     return (scores - scores.min()) / span if span > 0 else np.ones_like(scores)
 
 
-def _scores_of(answer: Reranked, candidates: int) -> Floats:
+def _scores_of(answer: Reranked, candidates: int, absolute: bool) -> Floats:
     """What an answer says of all candidates, 0 … 1; what it left out has 0."""
     found = np.zeros(candidates)
     if answer.ranked:
-        found[[r.position for r in answer.ranked]] = _to_unit(np.array([r.score for r in answer.ranked]))
+        scores = np.array([r.score for r in answer.ranked])
+        found[[r.position for r in answer.ranked]] = scores if absolute else _to_unit(scores)
     return found
 
 

@@ -73,6 +73,22 @@ def group(query: str, labels: Sequence[str], passages: Sequence[str]) -> Prompt:
     )
 
 
+GRADES = ["0", "1", "2", "3", "4"]
+
+_GRADER = """You grade how much a document helps to answer a query. Being about the same topic is not enough. The grades: \
+4 answers the query, or nearly so; 3 holds an important part of the answer; 2 holds something that the answer needs; 1 is about \
+the topic without helping; 0 has nothing to do with it."""
+
+
+def grade(query: str, passages: Sequence[str]) -> Prompt:
+    """Asks for the grade of the one passage that there is."""
+    return Prompt(
+        _GRADER,
+        f"Query: {query}\n\nThe document:\n{passages[0]}\n\nHow much does the document help to answer the query? "
+        f"Write its grade only, from 0 to 4, in square brackets, in the form [{GRADES[2]}]",
+    )
+
+
 _PICKER = (
     "You choose the document that answers a query best. First think about it between <think> and </think>, then give your "
     "choice between <answer> and </answer>."

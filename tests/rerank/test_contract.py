@@ -297,7 +297,9 @@ class Unasked:
         return lambda *a, **k: pytest.fail(f"the model was asked: {name}")
 
 
-@pytest.mark.parametrize("kind", ["first", "sliding", "full", "group", "setwise", "mvp", "e2rank", "cross-encoder"])
+@pytest.mark.parametrize(
+    "kind", ["first", "sliding", "full", "graded", "group", "setwise", "mvp", "e2rank", "cross-encoder"]
+)
 def test_readers_of_texts_keep_the_order_where_there_is_nothing_to_read(kind: str) -> None:
     unasked: Any = (Unasked(), Unasked()) if kind == "cross-encoder" else Unasked()
     reader = reranker_of({"kind": kind, "model": unasked})

@@ -20,6 +20,7 @@ from vecdb.rerank.base import Candidate, Context, Task
 from vecdb.rerank.kinds import KINDS, reranker_of
 from vecdb.rerank.listwise import answers, prompts
 from vecdb.rerank.listwise.first import First
+from vecdb.rerank.listwise.graded import Graded
 from vecdb.rerank.listwise.group import Groupwise
 from vecdb.rerank.listwise.setwise import Setwise
 from vecdb.rerank.listwise.written import Full, Sliding
@@ -151,6 +152,32 @@ def test_a_group_that_cannot_be_read_is_asked_again_and_then_has_the_first_stage
     second = iter(["no", '{"1": 1, "2": 9}'])
     mended = Groupwise(Scripted(reply=lambda p: next(second)), rounds=1, blend=0.0).rerank("q", candidates([1, 2]), 2)
     assert [r.score for r in mended] == [0.9, 0.1]
+
+
+def test_a_document_has_the_grade_that_its_model_expects() -> None:
+    chances: dict[float, list[float]] = {
+        0: [1, 0, 0, 0, 0],
+        1: [0, 0.5, 0, 0.5, 0],
+        2: [0.2] * 5,
+        3: [0, 0, 0, 0, 1],
+        4: [0] * 5,
+    }
+
+    def told(prompt: Prompt, label: str) -> float:
+        document = prompt.user.split("The document:\n")[1].split("\n")[0]
+        chance = chances[value(document)][int(label)]
+        return float(np.log(chance)) if chance else -np.inf
+
+    model = Scripted(score=told)
+    ranked = Graded(model).rerank("q", candidates([0, 1, 2, 3, 4]), 5)
+    assert order_of(ranked) == [3, 1, 2, 0, 4]  # equal grades in the order given; one without a grade comes last
+    assert [r.score for r in ranked] == pytest.approx([1.0, 0.5, 0.5, 1e-4, 1e-4])
+    assert [r.detail["grade"] for r in ranked][:4] == pytest.approx([4.0, 2.0, 2.0, 0.0])
+    assert ranked[4].detail["grade"] is None
+    assert {name: ranked.counters[name] for name in ("calls", "decoded_tokens", "documents", "failures", "unscored")} == {
+        "calls": 5, "decoded_tokens": 5, "documents": 5, "failures": 1, "unscored": 1,
+    }  # fmt: skip
+    assert len(model.seen) == 5
 
 
 def test_random_groups_hide_the_order_of_the_first_stage() -> None:
@@ -343,4 +370,4 @@ def test_a_search_reranks_by_name_and_traces_what_it_cost() -> None:
 
 
 def test_every_kind_of_ours_is_in_the_table() -> None:
-    assert {"first", "sliding", "full", "group", "setwise", "mvp", "e2rank", "cross-encoder"} <= set(KINDS)
+    assert {"first", "sliding", "full", "graded", "group", "setwise", "mvp", "e2rank", "cross-encoder"} <= set(KINDS)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_model import Scripted
 
 import vecdb
+from vecdb.language_model import Prompt
 from vecdb.rerank.base import BatchReranker, Candidate, Context, Reranked, Task, by_score
 from vecdb.rerank.decay import CURVES, decay_factors, seconds_of, value_at
 from vecdb.rerank.recency import RelevanceTime
@@ -178,3 +180,21 @@ def test_another_reranker_gives_the_relevance() -> None:
     answer = RelevanceTime("d", as_of="2024-01-01", relevance=Last()).rerank_batch([given], Context())[0]
     assert [r.position for r in answer] == [2, 1]
     assert [r.score for r in answer] == [1.0, 0.5]
+
+
+def test_grades_of_a_model_keep_their_scale() -> None:
+    grades = {"t0": 1.0, "t1": 2.0}
+
+    def told(prompt: Prompt, label: str) -> float:
+        return 0.0 if int(label) == grades[next(text for text in grades if text in prompt.user)] else -np.inf
+
+    given = task([3.0, 2.0], [{"d": "2024-01-01"}] * 2, k=2)
+    graded = {"kind": "graded", "model": Scripted(score=told)}
+    answer = RelevanceTime("d", as_of="2024-01-01", relevance=graded).rerank_batch([given], Context())[0]
+    assert [r.position for r in answer] == [1, 0]
+    assert [r.score for r in answer] == [0.5, 0.25]  # over the candidates it would have been 1 and 0
+    failing = {"kind": "graded", "model": Scripted()}
+    unread = Task("", given.candidates, 2)
+    answer = RelevanceTime("d", as_of="2024-01-01", relevance=failing).rerank_batch([unread], Context())[0]
+    assert answer.kept == "the query has no text"
+    assert [r.score for r in answer] == [1.0, 1e-4]  # the stage before, over the candidates
