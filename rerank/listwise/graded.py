@@ -28,8 +28,8 @@ _LEAST_RELEVANCE = 1e-4
 class Graded(ListwiseReranker[Grade, "list[Grade]"]):
     """Scores are the expected grade / 4, from 1e-4 to 1, and mean the same for every query.
 
-    model: as `models.load_chat` takes it. passage_tokens: the most of a document that is shown. Equal grades, and documents without one, which come last, stay in the
-    first stage's order.
+    model: as `models.load_chat` takes it. passage_tokens: the most of a document that is shown. Equal grades, and documents
+    without one, which come last, stay in the first stage's order.
     """
 
     is_absolute = True
