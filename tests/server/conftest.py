@@ -26,7 +26,8 @@ def serve(db: vecdb.Database) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def serve(**settings: Any) -> TestClient:
-            app = create_app(db, Settings(**settings))
+            # Where nothing has been compiled yet, a request may take longer than a service should let one wait.
+            app = create_app(db, Settings(**{"request_timeout_s": 600, **settings}))
             return stack.enter_context(TestClient(app, base_url="http://localhost"))
 
         yield serve
