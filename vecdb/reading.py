@@ -14,7 +14,8 @@ import numpy as np
 from vecdb.definition import Definition
 from vecdb.errors import InvalidInput
 from vecdb.filters import parse
-from vecdb.memory import Memory
+from vecdb.index.base import Mask
+from vecdb.memory import Memory, Snapshot
 from vecdb.metadata import decode
 from vecdb.storage import Store
 from vecdb.stored_vectors import StoredVectors
@@ -58,12 +59,8 @@ class Reader:
 
     def facets(self, key: str, where: Filter | None, limit: int) -> list[tuple[Any, int]]:
         """As `Collection.facets`."""
-        snapshot = self._memory.current("attributes")
+        snapshot, mask = self._seen(where)
         assert snapshot.attributes is not None
-        mask = snapshot.visible(time.time())
-        if where is not None:
-            chosen = snapshot.attributes.mask(parse(where))
-            mask = chosen if mask is None else chosen & mask
         return snapshot.attributes.facets(key, mask, limit)
 
     def page(self, where: Filter | None, limit: int, cursor: str | None, *, vectors: bool) -> Page:
@@ -97,13 +94,21 @@ class Reader:
 
     def matching(self, where: Filter) -> list[int]:
         """The rows, ascending, of records that satisfy a filter."""
-        node = parse(where)
+        snapshot, mask = self._seen(where)
+        assert mask is not None
+        rows: list[int] = snapshot.rows[mask].tolist()
+        return rows
+
+    def _seen(self, where: Filter | None) -> tuple[Snapshot, Mask | None]:
+        """The newest columns, and the slots in them that are there and satisfy a filter; None if that is all of them."""
+        node = None if where is None else parse(where)
         snapshot = self._memory.current("attributes")
         assert snapshot.attributes is not None
-        mask = snapshot.attributes.mask(node)
         visible = snapshot.visible(time.time())
-        rows: list[int] = snapshot.rows[mask if visible is None else mask & visible].tolist()
-        return rows
+        if node is None:
+            return snapshot, visible
+        chosen = snapshot.attributes.mask(node)
+        return snapshot, chosen if visible is None else chosen & visible
 
     def _record(self, db: apsw.Connection, stored: StoredRecord, vectors: bool) -> Record:
         found = self._stored.vectors_of(db, [stored.row]) if vectors else {}
