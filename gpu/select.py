@@ -148,7 +148,7 @@ def _first(packed, WIDTH: tl.constexpr):
         above = tl.sum((packed[None, :] > packed[:, None]).to(tl.int32), 1)
         is_there = above[None, :] == tl.arange(0, WIDTH)[:, None]
         return tl.sum(tl.where(is_there, packed[None, :], 0), 1)
-    elif WIDTH == 1:  # which tl.topk cannot be asked for
+    elif WIDTH == 1:  # tl.topk knows no best one; a branch, as Triton compiles what stands behind an early return
         return tl.max(packed, 0, keep_dims=True)
     else:
         return tl.topk(packed, WIDTH)

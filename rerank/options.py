@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from vecdb.errors import InvalidQuery
 
@@ -44,7 +45,7 @@ def _is(value: object, wanted: Any) -> bool:
 
 
 def _is_union(wanted: Any) -> bool:
-    return isinstance(wanted, type(int | str)) or get_origin(wanted) is type(int | str)
+    return get_origin(wanted) in (Union, UnionType)
 
 
 def _said(wanted: Any) -> str:

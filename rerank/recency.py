@@ -15,7 +15,7 @@ from vecdb.rerank.decay import DAY_S, Floats, decay_factors, seconds_at, seconds
 from vecdb.rerank.kinds import reranker_of
 from vecdb.rerank.time_prior import TimePrior, time_prior_of
 
-_LEAST_RELEVANCE = 1e-4
+LEAST_RELEVANCE = 1e-4  # AutoCast++
 _NO_SCORES = np.zeros(0)
 
 
@@ -119,7 +119,7 @@ class RelevanceTime(BatchReranker):
         return np.clip(np.nan_to_num(found), 0.0, 1.0), None
 
     def _one(self, task: Task, places: list[int], moments: Floats, relevance: Floats, kept: str | None) -> Reranked:
-        r, c = np.clip(relevance, _LEAST_RELEVANCE, 1.0), self._recency(moments)
+        r, c = np.clip(relevance, LEAST_RELEVANCE, 1.0), self._recency(moments)
         scores = r * c
         order = np.lexsort((-r, -scores))[: task.k]  # a prior may be 0, and then relevance alone decides
         details = [{"relevance": float(a), "recency": float(b)} for a, b in zip(r, c)]

@@ -15,14 +15,13 @@ import numpy as np
 from vecdb.rerank.base import Ranked, Reranked, Task
 from vecdb.rerank.listwise import prompts
 from vecdb.rerank.listwise.engine import Outcome, Plan, Question, Verdict
+from vecdb.rerank.listwise.plans import Grade, one_by_one
 from vecdb.rerank.listwise.reranker import ListwiseReranker, ModelSpec, at_least
 from vecdb.rerank.models.base import ChatModel, FirstToken
-
-Grade = float | None  # 0 … 4; None: the model told nothing of any grade
+from vecdb.rerank.recency import LEAST_RELEVANCE
 
 _LABELS = prompts.GRADES
 _MOST = len(_LABELS) - 1
-_LEAST_RELEVANCE = 1e-4
 
 
 class Graded(ListwiseReranker[Grade, "list[Grade]"]):
@@ -47,16 +46,10 @@ class Graded(ListwiseReranker[Grade, "list[Grade]"]):
 
     def answer(self, task: Task, outcome: Outcome[list[Grade]]) -> Reranked:
         grades = np.array([np.nan if grade is None else grade for grade in outcome.result])
-        scores = np.clip(np.nan_to_num(grades / _MOST), _LEAST_RELEVANCE, 1.0)
+        scores = np.clip(np.nan_to_num(grades / _MOST), LEAST_RELEVANCE, 1.0)
         order = np.lexsort((-scores, np.isnan(grades)))[: task.k].tolist()
         ranked = tuple(Ranked(i, float(scores[i]), {"grade": outcome.result[i]}) for i in order)
         return self.reranked(ranked, outcome, {"unscored": int(np.isnan(grades).sum())})
-
-
-def one_by_one(n: int) -> Plan[Grade, list[Grade]]:
-    """Every document alone, all at once."""
-    grades: list[Grade] = yield [[i] for i in range(n)]
-    return grades
 
 
 @dataclass(frozen=True, slots=True)

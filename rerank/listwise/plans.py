@@ -1,4 +1,4 @@
-"""The algorithms as plans (`engine.Plan`): windows that slide, one window of all, sets in a heap, groups. No texts, no model.
+"""The algorithms as plans (`engine.Plan`): sliding windows, one of all, sets in a heap, groups, each alone. No texts, no model.
 
 n: how many candidates there are, in first-stage order. Answers name candidates by their place in the window.
 """
@@ -16,6 +16,7 @@ from vecdb.rerank.listwise.engine import Plan, Window, together
 Order = list[int]  # all n positions, best first
 Permutation = list[int]  # places of a window, best first
 Pick = int | None  # the place of a window's best; None: the model gave no usable answer
+Grade = float | None  # of a window of one; None: the model gave none
 
 
 def spans(n: int, window: int | None, step: int) -> Iterator[tuple[int, int]]:
@@ -157,3 +158,9 @@ def groups(n: int, *, group_size: int = 20, rounds: int = 2, seed: int = 0) -> P
     means = np.array([np.mean(scores) if scores else np.nan for scores in given], dtype=np.float64)
     spreads = np.array([np.std(scores) if scores else 0.0 for scores in given], dtype=np.float64)
     return GroupScores(means, spreads)
+
+
+def one_by_one(n: int) -> Plan[Grade, list[Grade]]:
+    """Every candidate alone; none waits for another."""
+    grades: list[Grade] = yield [[i] for i in range(n)]
+    return grades

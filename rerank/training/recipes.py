@@ -42,9 +42,8 @@ class Recipe(ABC):
 
     network: Any  # an nn.Module: that of transformers, or ours
     weight_decay: ClassVar[float] = 0.01
-    shuffles: ClassVar[bool] = (
-        True  # the passages of a slate: a model that puts them in order must not learn to repeat it
-    )
+    # Passages come in new order each time, so that a model which orders what it reads does not learn to repeat the first stage.
+    shuffles: ClassVar[bool] = True
 
     def prepare(self, slates: Sequence[Slate]) -> Any:
         return slates
@@ -139,7 +138,7 @@ def seeded(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _batches(slates: Sequence[Slate], schedule: Schedule, *, shuffles: bool = True) -> Iterator[list[Slate]]:
+def _batches(slates: Sequence[Slate], schedule: Schedule, *, shuffles: bool) -> Iterator[list[Slate]]:
     """Endless batches; slates in new order in each round, and their passages too if shuffles."""
     chance = np.random.default_rng(schedule.seed)
     waiting: list[int] = []

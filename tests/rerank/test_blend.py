@@ -117,10 +117,8 @@ def test_in_a_search_the_lists_have_their_say() -> None:
         docs = db.collection("d", dimension=2)
         docs.add(ids=["a", "b"], texts=["red red", "red and blue and green"], vectors=[[0, 1], [1, 0]])
         query = {"query": "red", "vector": [1, 0]}
-        assert docs.search(**query, rerank={"kind": "blend", "of": ["cosine"], "lists": {}, "given": 0}).ids == [
-            "b",
-            "a",
-        ]  # type: ignore[arg-type]
+        by_meaning = {"kind": "blend", "of": ["cosine"], "lists": {}, "given": 0}
+        assert docs.search(**query, rerank=by_meaning).ids == ["b", "a"]  # type: ignore[arg-type]
         by_words = docs.search(**query, rerank={"kind": "blend", "of": ["cosine"], "lists": {"text": 9}})  # type: ignore[arg-type]
         assert by_words.ids == ["a", "b"]
         hits = docs.search(**query, rerank="blend")  # type: ignore[arg-type]
